@@ -1,0 +1,106 @@
+"""What a queue is to be like: its attributes, as SQS has them, and what of a queue that is there differs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from crossbus.errors import DeclarationError
+from crossbus.topology import Subscription
+from crossbus_eventbridge.limits import (
+    DEFAULT_BACKSTOP,
+    EVENTBRIDGE,
+    LONGEST_RETENTION,
+    MESSAGE_BYTES,
+    SHORTEST_RETENTION,
+)
+
+__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes"]
+
+_TITLES: Final = {
+    "VisibilityTimeout": "lease",
+    "MessageRetentionPeriod": "retention",
+    "MaximumMessageSize": "maximum message size",
+    "RedrivePolicy": "backstop",
+    "SqsManagedSseEnabled": "encryption by SQS",
+    "KmsMasterKeyId": "KMS key",
+}
+
+
+def queue_attributes(subscription: Subscription, dead_arn: str) -> dict[str, str]:
+    """Return the attributes of a subscription's queue. Raises `DeclarationError` for a retention that SQS has not."""
+    wanted = {
+        "VisibilityTimeout": str(math.ceil(subscription.lease)),
+        "MaximumMessageSize": str(MESSAGE_BYTES),
+        "RedrivePolicy": _redrive(subscription, dead_arn),
+        **_encryption(subscription),
+    }
+    if subscription.retention is not None:
+        wanted["MessageRetentionPeriod"] = str(_retention(subscription))
+    return wanted
+
+
+def dead_attributes(subscription: Subscription) -> dict[str, str]:
+    """Return the attributes of a dead letter's queue: it keeps as long as SQS can."""
+    return {
+        "MessageRetentionPeriod": str(int(LONGEST_RETENTION)),
+        "MaximumMessageSize": str(MESSAGE_BYTES),
+        **_encryption(subscription),
+    }
+
+
+def _redrive(subscription: Subscription, dead_arn: str) -> str:
+    receives = DEFAULT_BACKSTOP if subscription.backstop is None else subscription.backstop
+    return json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": receives}, separators=(",", ":"))
+
+
+def _encryption(subscription: Subscription) -> dict[str, str]:
+    key = subscription.options.get("kms_key")
+    return {"SqsManagedSseEnabled": "true"} if key is None else {"KmsMasterKeyId": str(key)}
+
+
+def _retention(subscription: Subscription) -> int:
+    assert subscription.retention is not None
+    if not SHORTEST_RETENTION <= subscription.retention <= LONGEST_RETENTION:
+        raise DeclarationError(
+            f"subscription {subscription}: a retention of {subscription.retention:g} s; SQS keeps messages for "
+            f"{SHORTEST_RETENTION:g} to {LONGEST_RETENTION:g} s (14 days)"
+        )
+    return round(subscription.retention)
+
+
+def differences(has: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """Return what of a queue is otherwise than wanted, for people."""
+    return [
+        f"{_TITLES.get(name, name)} {_shown(name, has.get(name))}, declared {_shown(name, value)}"
+        for name, value in wanted.items()
+        if _shown(name, has.get(name)) != _shown(name, value)
+    ]
+
+
+def _shown(name: str, value: str | None) -> str:
+    if value is None or value == "":
+        return "none"
+    if name != "RedrivePolicy":
+        return value
+    policy: dict[str, Any] = json.loads(value)
+    return f"{policy.get('maxReceiveCount')} receives into {policy.get('deadLetterTargetArn')}"
+
+
+def hazards(name: str, has: Mapping[str, str], *, by_role: bool = False) -> list[str]:
+    """Return what of a queue loses events in silence, for people. `by_role`: EventBridge sends with a role (api=v2)."""
+    found = []
+    size = int(has.get("MaximumMessageSize", MESSAGE_BYTES))
+    if size < MESSAGE_BYTES:
+        found.append(
+            f"queue {name} takes messages of {size:,} bytes; EventBridge drops a larger one in silence, and an event "
+            f"may have {EVENTBRIDGE.event_bytes:,}: set its MaximumMessageSize to {MESSAGE_BYTES}"
+        )
+    if has.get("KmsMasterKeyId") == "alias/aws/sqs" and not by_role:
+        found.append(
+            f"queue {name} is encrypted with alias/aws/sqs, which EventBridge may not use: use SSE-SQS, or a key whose "
+            "policy allows events.amazonaws.com kms:GenerateDataKey and kms:Decrypt"
+        )
+    return found

@@ -1,0 +1,5 @@
+"""The local broker."""
+
+from crossbus_local.adapter import LocalAdapter, forget
+
+__all__ = ["LocalAdapter", "forget"]

@@ -1,0 +1,81 @@
+"""For all tests: how much hypothesis tries, and which skips are allowed where skipping would hide something."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+CI = os.environ.get("CI", "").lower() == "true"
+
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    max_examples=100,
+    derandomize=True,  # the same commit gives the same answer; new examples are found at the desk
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if CI else "dev")
+
+ALLOWED_SKIPS: dict[str, str] = {
+    r"local lacks (processes|restarts|network|credentials)\b": "an adapter in one process has none of these",
+    r"waits for ": "the case is listed, and named for what it waits for",
+}
+"""Reasons for which a test may be skipped where CI=true, as regular expressions, and why that hides nothing."""
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _note(report.nodeid, reason.removeprefix("Skipped: "))
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _note(report.nodeid, reason.removeprefix("Skipped: "))
+
+
+def _note(nodeid: str, reason: str) -> None:
+    if not any(re.match(allowed, reason) for allowed in ALLOWED_SKIPS):
+        _skipped.append(f"{nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if CI and _skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if CI and _skipped:
+        terminalreporter.section("skipped, though nothing in tests/conftest.py allows it", red=True)
+        for line in _skipped:
+            terminalreporter.line(line, red=True)
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Any:
+    """Google's Pub/Sub emulator: one for each process of the run, on a free port."""
+    from pubsub_emulator import running
+
+    return running()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """The command line changes what is logged where; a test that runs it in this process must not tell on others."""
+    loggers = [logging.getLogger(name) for name in ("crossbus", "crossbus.local")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+        logger.setLevel(level)
