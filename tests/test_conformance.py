@@ -139,7 +139,7 @@ class WrongHarness(LocalHarness):
 )
 def test_wrong_adapter_fails_its_case(name: str, wrong: type[Any]) -> None:
     harness = TroubledHarness(wrong) if issubclass(wrong, TroubledAdapter) else WrongHarness(wrong)
-    report = run_limited(run(harness, select=name, timeout=20), limit=60)
+    report = run_limited(run(harness, select=name, timeout=20), limit=300)
     assert [result.status for result in report.results] == ["failed"], f"{wrong.__name__} passes {name}"
 
 
