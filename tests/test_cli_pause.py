@@ -147,6 +147,30 @@ def test_a_worker_that_is_started_anew_begins_paused(
         assert run.end() == 0
 
 
+def test_a_worker_that_is_still_being_started_is_paused_as_well(
+    folder: Path, sockets: dict[str, str]
+) -> None:
+    """The program is open in the first worker while the second imports it."""
+    slow = """
+import os, time
+try:
+    os.mkdir("first")
+except FileExistsError:
+    time.sleep(2)
+"""
+    (folder / "slow.py").write_text(slow + FED.replace("number == 3", "False"))
+    words = ("orders/billing", "--url", "local:")
+    with running("slow:bus", "--workers", "2", "--url", "local:", cwd=folder, **sockets) as run:
+        until(lambda: run.said("consuming"))
+        done = crossbus("pause", *words, cwd=folder, **sockets)
+        assert done.returncode == 0, done.stderr
+        assert f"(process {run.process.pid}, 2 consumers)" in done.stdout
+        assert len(run.begun()) == 1
+        assert crossbus("resume", *words, cwd=folder, **sockets).returncode == 0
+        until(lambda: len(run.begun()) == 2)
+        assert run.end() == 0
+
+
 def test_one_process_is_told_and_says_that_its_breaker_paused_it(
     folder: Path, sockets: dict[str, str]
 ) -> None:

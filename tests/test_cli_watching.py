@@ -15,7 +15,7 @@ import pytest
 from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import crossbus, environment, refused
-from tests.test_cli_dlq import EXACT, WORLDS, World
+from tests.worlds import EXACT, WORLDS, World
 
 
 @pytest.fixture(params=list(WORLDS))

@@ -24,7 +24,7 @@ from crossbus.errors import ConfigurationError, CrossbusError
 from crossbus.profiles import Profile
 from crossbus.side_loop import side_loop
 
-__all__ = ["Handle", "Steering", "ask_all", "beside", "controlled", "identity"]
+__all__ = ["PATIENCE", "Handle", "Steering", "ask_all", "beside", "controlled", "identity"]
 
 Handle = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Answers a question."""

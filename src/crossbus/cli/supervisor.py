@@ -153,7 +153,7 @@ class Supervisor:
 
     async def _ask(self, worker: Worker, question: dict[str, Any]) -> dict[str, Any] | None:
         """Ask one worker. ``{}``: it does not concern it, or it is being started anew. None: it did not answer."""
-        if worker.writer is None or not worker.status:
+        if worker.writer is None:
             return {}
         self._number += 1
         number = self._number
