@@ -105,6 +105,17 @@ class World:
     def started(self, *words: str, **more: Any) -> AbstractContextManager[subprocess.Popen[str]]:
         return started(*words, CROSSBUS_URL=self.url, **self.environment, **more)
 
+    def dead(self) -> int:
+        """Count the dead letters, in this process: a command takes its second to start."""
+
+        async def scenario() -> int:
+            bus = Bus(self.url, provision="never")
+            bus.subscribe(self.topic, "billing", lease=self.lease)
+            async with bus:
+                return (await bus.dead_letters(self.topic, "billing").summary()).count
+
+        return run(scenario(), limit=60)
+
     def summary(self, *words: str) -> dict[str, int]:
         done = self.crossbus("dlq", "summary", self.where, *words, "-o", "json")
         assert done.returncode == 0, done.stderr
