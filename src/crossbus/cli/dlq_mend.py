@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from crossbus.cli.dlq_look import Which, keep, letter_line, new_file, opened, print_summary
+from crossbus.cli.dlq_look import Which, keep, letter_line, new_file, opened
+from crossbus.cli.dlq_summary import print_summary
 from crossbus.cli.exits import ExitCode, fail, note, show_log
 from crossbus.cli.interrupts import interrupts
 from crossbus.cli.showing import Progress, form_of, print_json
