@@ -215,13 +215,13 @@ def test_stats_say_who_is_paused_and_how_the_breaker_stands(
         found = json.loads(crossbus(*words, "-o", "json", cwd=folder, **sockets).stdout)
         assert {one["breaker"] for one in found["consumers"]} == {"closed"}
         # Another bus has a subscription of that name too.
-        with Server() as other:
-            with running(
-                "quiet:bus", "--health", ":0", "--url", other.url, cwd=folder, **sockets
-            ) as elsewhere:
-                until(lambda: ready(elsewhere))
-                assert state() == "2 running"
-                assert elsewhere.end() == 0
+        with (
+            Server() as other,
+            running("quiet:bus", "--health", ":0", "--url", other.url, cwd=folder, **sockets) as elsewhere,
+        ):
+            until(lambda: ready(elsewhere))
+            assert state() == "2 running"
+            assert elsewhere.end() == 0
         assert run.end() == 0
     assert state() == ""
     (Path(sockets["CROSSBUS_RUN_DIR"]) / "crossbus").chmod(0o755)
