@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.otlp import receiving
 from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import crossbus, refused
@@ -127,6 +128,16 @@ def test_purging_keeps_in_a_file_what_it_removes(world: World, tmp_path: Path) -
     done = world.crossbus("dlq", "purge", world.where, "--reason", "x", "--yes", cwd=folder)
     assert done.stdout == f"removed 0 of {world.where}\n"
     assert len(list(folder.iterdir())) == 1, "an empty file is none"
+
+
+def test_what_is_put_back_stands_in_the_trace_of_its_event(broker: World) -> None:
+    broker.fill(3, traced=True)
+    with receiving() as received:
+        done = broker.crossbus("dlq", "redrive", broker.where, OTEL_EXPORTER_OTLP_ENDPOINT=received.url)
+        assert done.returncode == 0, done.stderr
+        spans = [span for span in received.spans if span.name.startswith("redrive ")]
+    assert {span.service for span in spans} == {"crossbus-dlq"}
+    assert sorted(span.trace_id for span in spans) == [f"{n + 1:032x}" for n in range(3)]
 
 
 def test_two_at_once_put_nothing_back_twice(broker: World) -> None:

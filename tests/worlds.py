@@ -54,7 +54,7 @@ class World:
         profile = load(self.url).default
         return adapter_class(profile.scheme, profile.origin)(profile, clock=SystemClock())
 
-    def fill(self, count: int) -> None:
+    def fill(self, count: int, *, traced: bool = False) -> None:
         """Make the subscription, and write so many records: a third of them rejected, the others failed."""
 
         async def scenario() -> None:
@@ -64,7 +64,9 @@ class World:
             await adapter.provision(await adapter.plan(Topology((wanted.topic,), (wanted,))))
             now = time.time() - 100
             for start in range(0, count, 10):
-                records = [_record(wanted, n, now + n / 1000) for n in range(start, min(start + 10, count))]
+                records = [
+                    _record(wanted, n, now + n / 1000, traced) for n in range(start, min(start + 10, count))
+                ]
                 outcomes = await adapter.send(
                     wanted.dead_letter, [adapter.encode(wanted.dead_letter, record) for record in records]
                 )
@@ -125,8 +127,16 @@ class World:
         return dict(found)
 
 
-def _record(subscription: Subscription, n: int, now: float) -> Event:
-    event = Event(id=f"e-{n}", type=f"com.acme.{'ab'[n % 2]}", source="/shop", data={"n": n}, time=None)
+def _record(subscription: Subscription, n: int, now: float, traced: bool) -> Event:
+    context = {"traceparent": f"00-{n + 1:032x}-00f067aa0ba902b7-01"} if traced else {}
+    event = Event(
+        id=f"e-{n}",
+        type=f"com.acme.{'ab'[n % 2]}",
+        source="/shop",
+        data={"n": n},
+        time=None,
+        extensions=context,
+    )
     return make_record(
         subscription,
         Received(n, b"", {}, f"m-{n}", 5, published=now - 60),

@@ -19,6 +19,7 @@ from crossbus.cli.showing import Progress, form_of, print_json
 from crossbus.errors import ConfigurationError, InvalidRequest, ProviderError
 from crossbus.letter_summary import DeadLetterSummary
 from crossbus.letters import DeadLetters, Tally
+from crossbus.telemetry.setting_up import set_up
 
 if TYPE_CHECKING:
     from crossbus.cli.options import OutputChoice
@@ -38,8 +39,9 @@ def redrive_letters(
     profile: str | None,
     config: str | None,
 ) -> ExitCode:
-    """Put events back, and say how many."""
+    """Put events back, and say how many. Their spans are exported as OpenTelemetry's variables say."""
     show_log()
+    end_telemetry = set_up("crossbus-dlq", note=note)
 
     async def main() -> ExitCode:
         async with opened(where, url, profile, config) as letters:
@@ -47,7 +49,10 @@ def redrive_letters(
                 return await _show_chosen(where, which, output, letters, "put back")
             return await _redrive(where, which, output, letters, rate)
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    finally:
+        end_telemetry()
 
 
 async def _redrive(
