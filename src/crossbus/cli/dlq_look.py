@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import terminate_as_interrupted
+from crossbus.cli.logs import show_log
 from crossbus.cli.places import Place, connected
 from crossbus.cli.showing import (
     Progress,

@@ -13,8 +13,9 @@ import typer
 
 from crossbus.cli.dlq_look import Which, keep, letter_line, new_file, opened
 from crossbus.cli.dlq_summary import print_summary
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import interrupts
+from crossbus.cli.logs import show_log
 from crossbus.cli.showing import Progress, form_of, print_json
 from crossbus.errors import ConfigurationError, InvalidRequest, ProviderError
 from crossbus.letter_summary import DeadLetterSummary

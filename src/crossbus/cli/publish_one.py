@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossbus.bus import Bus
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import invisible
 from crossbus.cli.templates import event_of_template
 from crossbus.errors import ConfigurationError

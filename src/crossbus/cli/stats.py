@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crossbus.adapter import Adapter, Backlog
 from crossbus.asking import guarded
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import terminate_as_interrupted
+from crossbus.cli.logs import show_log
 from crossbus.cli.places import Place, connected, in_program
 from crossbus.cli.showing import console, form_of, print_json, print_line, table
 from crossbus.cli.states import State, States
