@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crossbus.cli.exits import guarded
 
     code = guarded(app, arguments)
-    if arguments is None:  # the process has nothing left to do: Ctrl-C ends it, without a traceback from its exit
+    if (
+        arguments is None
+    ):  # the process has nothing left to do: Ctrl-C ends it, without a traceback from its exit
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise SystemExit(code)
