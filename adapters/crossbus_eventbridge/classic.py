@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventbridge import encoding, filters, making, provisioning, replays
+from crossbus_eventbridge import encoding, exporting, filters, making, provisioning, replays
 from crossbus_eventbridge.api import EventBridgeApi
 from crossbus_eventbridge.limits import EVENTBRIDGE
 from crossbus_eventbridge.naming import is_queue
@@ -61,6 +61,10 @@ class Classic(EventBridgeApi):
     def compile(self, filter: Filter) -> Compilation:
         """Bring a filter into the form of an event pattern."""
         return filters.compile_filter(filter)
+
+    def exported(self, declared: Topic | Subscription) -> dict[str, Any]:
+        """Return names, pattern and settings."""
+        return exporting.exported(self.adapter, declared)
 
     async def inspect(self, topology: Topology) -> list[Finding]:
         """Look at all that is declared."""

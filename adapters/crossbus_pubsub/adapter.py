@@ -28,7 +28,7 @@ from crossbus.filters import Filter
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_pubsub import encoding, filters, temporary
+from crossbus_pubsub import encoding, exporting, filters, temporary
 from crossbus_pubsub.connecting import connect, endpoint_of
 from crossbus_pubsub.dead_letters import PubSubDeadLetters, PulledShelf
 from crossbus_pubsub.errors import code_of
@@ -66,6 +66,7 @@ class PubSubAdapter(Adapter):
         "temporary_subscriptions": "roles/pubsub.editor on the project, or pubsub.subscriptions.create, .consume and "
         ".delete there, and pubsub.topics.attachSubscription on the topic",
     }
+    example_target: ClassVar[str] = "my-project"
     parameters: ClassVar[dict[str, str]] = {
         "endpoint": "HOST:PORT of a regional endpoint, or of an emulator; default pubsub.googleapis.com",
         "impersonate": "the e-mail address of a service account to act as",
@@ -259,6 +260,13 @@ class PubSubAdapter(Adapter):
         """Carry out a plan that this adapter made."""
         for change in changes:
             await change.payload()
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return names, filter and settings, and the generations that `previous` knew and that may not be empty."""
+        project = self.profile.target or self.profile.parameters.get("project") or self.example_target
+        return exporting.exported(Names(self.profile, project), declared, previous)
 
     # --- optional, each keyed by a capability --------------------------------------------------------------------
 

@@ -1,0 +1,146 @@
+"""`crossbus topology`: its commands, their options and their help. What they do stands in modules of their names."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossbus.cli.options import Config, Debug, ProfileName, Url
+from crossbus.cli.registering import QuickGroup, examples, registers
+
+__all__ = ["Program", "app"]
+
+app = typer.Typer(
+    name="topology",
+    cls=QuickGroup,
+    help="Write down what a program declares, for terraform and for people, and tell what differs.",
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "crossbus topology export shop:bus --profile production",
+        "crossbus topology export shop:bus --profile production --check",
+        "crossbus topology schema > topology.schema.json",
+    ),
+)
+_command = registers(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    """Write down what a program declares, for terraform and for people, and tell what differs."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+
+
+Program = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:BUS",
+        help="A module and its Bus (or a function that makes one). It is imported, and not opened.",
+        show_default=False,
+    ),
+]
+
+
+class Form(str, Enum):
+    """The forms of a topology document."""
+
+    TFVARS = "tfvars"
+    YAML = "yaml"
+    MERMAID = "mermaid"
+
+
+@_command(
+    examples(
+        "crossbus topology export shop:bus --profile production",
+        "crossbus topology export shop:bus --profile production --check",
+        "crossbus topology export shop:bus --profile production --format mermaid -o -",
+    )
+)
+def export(
+    program: Program,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            "-o",
+            metavar="FILE",
+            help="Where to; - is standard output. Default: crossbus.auto.tfvars.json, which terraform reads by itself; "
+            "for yaml and mermaid standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="tfvars: JSON. yaml: the same. mermaid: a graph.")
+    ] = Form.TFVARS,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Write nothing. Say what the profile's provider cannot hold; the exit code is 1 then.",
+        ),
+    ] = False,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--of",
+            metavar="NAME",
+            help="What lives in this profile, where topics of the program name another than the one taken.",
+            show_default=False,
+        ),
+    ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            "--previous",
+            metavar="FILE",
+            help="The document of before, whose older generations are kept. Default: the file that is overwritten.",
+            rich_help_panel="Filters that changed (Pub/Sub)",
+            show_default=False,
+        ),
+    ] = None,
+    prune_generations: Annotated[
+        bool,
+        typer.Option(
+            "--prune-generations",
+            help="Leave out older generations of subscriptions: terraform deletes them, with what waits in them.",
+            rich_help_panel="Filters that changed (Pub/Sub)",
+        ),
+    ] = False,
+    url: Url = None,
+    profile: ProfileName = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Write what a program declares, as each cloud has to hold it: names, filters, retries, dead letters, times.
+
+    Nothing is connected, and no credential is needed. What is external is left out. What a provider cannot hold is
+    written down with the sentence that the program would end with.
+    """
+    from crossbus.cli.topology_export import export_topology
+
+    raise typer.Exit(
+        export_topology(
+            program,
+            file=file,
+            form=form.value,
+            check=check,
+            of=of,
+            previous=previous,
+            prune=prune_generations,
+            url=url,
+            profile=profile,
+            config=config,
+        )
+    )
+
+
+@_command(examples("crossbus topology schema > topology.schema.json"))
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of the topology document."""
+    from crossbus.exporting.files import schema
+
+    typer.echo(schema(), nl=False)
