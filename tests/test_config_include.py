@@ -73,8 +73,7 @@ def test_a_file_elsewhere_includes_what_lies_beside_it(
 def test_config_show_says_which_file(folder: Path) -> None:
     done = crossbus("config", "show", cwd=folder)
     rows = {
-        key: (value, origin)
-        for key, value, origin in map(lambda line: line.split("\t"), done.stdout.splitlines())
+        key: (value, origin) for key, value, origin in (line.split("\t") for line in done.stdout.splitlines())
     }
     assert done.returncode == 0, done.stderr
     assert f"included file\t{folder / 'made' / 'one.toml'}\tcrossbus.toml: include" in done.stdout

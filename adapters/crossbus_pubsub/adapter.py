@@ -32,12 +32,12 @@ from crossbus_pubsub import encoding, exporting, filters, temporary
 from crossbus_pubsub.connecting import connect, endpoint_of
 from crossbus_pubsub.dead_letters import PubSubDeadLetters, PulledShelf
 from crossbus_pubsub.errors import code_of
-from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names
+from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names, short
 from crossbus_pubsub.options import check_options, native_text
 from crossbus_pubsub.provisioning import Provisioner
 from crossbus_pubsub.receiver import PubSubReceiver
 from crossbus_pubsub.replays import Replays
-from crossbus_pubsub.sources import find_sources
+from crossbus_pubsub.sources import find_sources, others
 
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
@@ -260,6 +260,13 @@ class PubSubAdapter(Adapter):
         """Carry out a plan that this adapter made."""
         for change in changes:
             await change.payload()
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the predecessors of a subscription whose filter was changed, which are not pruned yet."""
+        if subscription.external or subscription.resource:
+            return []
+        current = self.names.subscription(subscription, native_text(subscription))
+        return sorted(map(short, await others(self.client, self.names, subscription, current)))
 
     def exported(
         self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None

@@ -17,7 +17,17 @@ from crossbus_pubsub.naming import Names
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
 
-__all__ = ["DELETED_TOPIC", "MADE", "OVERLAP", "REPLAYED", "Replay", "Source", "find_sources", "made_of"]
+__all__ = [
+    "DELETED_TOPIC",
+    "MADE",
+    "OVERLAP",
+    "REPLAYED",
+    "Replay",
+    "Source",
+    "find_sources",
+    "made_of",
+    "others",
+]
 
 logger = logging.getLogger("crossbus")
 
@@ -90,7 +100,7 @@ async def find_sources(client: Client, names: Names, subscription: Subscription,
     check(there, names, subscription)
     current = _source(there)
     older = []
-    for other in await _others(client, names, subscription, name):
+    for other in await others(client, names, subscription, name):
         found = await _get(client, other, subscription, missing_ok=True)
         if found is None or (made_of(found) or 0.0) > current.made:
             continue  # newer, of a release that is being rolled out: what is in it is not ours to judge
@@ -120,7 +130,11 @@ async def is_there(client: Client, names: Names, subscription: Subscription, fil
     return any(names.is_generation(name, base) for name in all_) or bool(names.generations(subscription))
 
 
-async def _others(client: Client, names: Names, subscription: Subscription, current: str) -> list[str]:
+async def others(client: Client, names: Names, subscription: Subscription, current: str) -> list[str]:
+    """Return the full names of all generations of a subscription but the current one: those its options name, or all.
+
+    None, with a warning, if they may not be listed.
+    """
     named = [name for name in names.generations(subscription) if name != current]
     if named or subscription.resource:
         return named

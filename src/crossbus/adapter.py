@@ -372,6 +372,14 @@ class Adapter(ABC):
         """Carry out a plan. Running it twice is harmless."""
         raise self._lacks("provision", "provision")
 
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the provider's names of what consumers of a subscription read besides: what a changed filter left.
+
+        Only who provisions may be allowed to list it; what he sees is written beside the configuration as
+        ``options.generations``. Empty where a filter can be changed.
+        """
+        return ()
+
     def exported(
         self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any] | None:

@@ -118,6 +118,10 @@ class WrappedAdapter(Adapter):
         """As the inner adapter."""
         await self.inner.provision(changes)
 
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """As the inner adapter."""
+        return await self.inner.generations(subscription)
+
     def exported(
         self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any] | None:

@@ -426,5 +426,5 @@ def conformance(
 
 operating.add_to(app)
 app.add_typer(dlq.app)
-app.add_typer(topology.app)
+topology.add_to(app)
 watching.register(app)

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from crossbus.cli.options import Config, Debug, ProfileName, Url
+from crossbus.cli.options import Config, Debug, Output, ProfileName, Url
 from crossbus.cli.registering import QuickGroup, examples, registers
 
-__all__ = ["Program", "app"]
+__all__ = ["add_to", "app"]
 
 app = typer.Typer(
     name="topology",
@@ -26,6 +26,18 @@ app = typer.Typer(
     ),
 )
 _command = registers(app)
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the group, and `provision` beside it, to the application."""
+    application.add_typer(app)
+    registers(application)(
+        examples(
+            "crossbus provision shop:bus --profile production --dry-run",
+            "crossbus provision shop:bus --profile production",
+            "crossbus provision shop:bus --profile production --prune --yes -o json",
+        )
+    )(provision)
 
 
 @app.callback(invoke_without_command=True)
@@ -144,3 +156,34 @@ def schema(debug: Debug = False) -> None:
     from crossbus.exporting.files import schema
 
     typer.echo(schema(), nl=False)
+
+
+def provision(
+    program: Program,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Also delete what crossbus made and nobody declares any more, with what waits in it.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    output: Output = None,
+    url: Url = None,
+    profile: ProfileName = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Create and change at the provider what a program declares: shows the plan, asks, and carries it out.
+
+    What is there already is left as it is, so that it can be run again, also after it was interrupted. What is external
+    is never touched. Nothing is deleted without --prune. The program is imported, and not opened.
+    """
+    from crossbus.cli.provision import provision
+
+    raise typer.Exit(
+        provision(
+            program, output, yes=yes, prune=prune, dry_run=dry_run, url=url, profile=profile, config=config
+        )
+    )

@@ -13,6 +13,7 @@ from crossbus.cli.run import check_chosen, choose, inner
 from crossbus.errors import ConfigurationError, nearest
 from crossbus.exporting import Document, Export, export
 from crossbus.exporting.files import TFVARS, as_json, as_yaml, read, write
+from crossbus.exporting.generated import keep_generations
 from crossbus.profiles import Profile
 from crossbus.topology import Topic, Topology
 
@@ -53,6 +54,8 @@ def export_topology(
     else:
         changed = write(file, text)
         note(f"{file} {'is written' if changed else 'is as it was'}: {_counts(found.document)}")
+        for line in keep_generations(bus._configuration, _generations(found)):
+            note(line)
     for refusal in found.refused:
         note(f"cannot be created as it is: {refusal.sentence}")
     return ExitCode.OK
@@ -108,6 +111,13 @@ def _before(file: Path, previous: Path | None) -> Document | None:
     if previous is not None:
         return read(previous)
     return read(file) if file != _STANDARD and file.exists() else None
+
+
+def _generations(found: Export) -> dict[str, list[str]]:
+    """Return the older generations in a document, of those subscriptions that their own provider holds."""
+    subscriptions = found.document["topology"]["subscriptions"]
+    parts = {key: one.get(found.provider) for key, one in subscriptions.items()}
+    return {key: sorted(part.get("older_generations", ())) for key, part in parts.items() if part}
 
 
 def _text(found: Export, form: str) -> str:
