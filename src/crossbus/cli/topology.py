@@ -22,7 +22,7 @@ app = typer.Typer(
     epilog=examples(
         "crossbus topology export shop:bus --profile production",
         "crossbus topology export shop:bus --profile production --check",
-        "crossbus topology schema > topology.schema.json",
+        "crossbus topology diff crossbus.auto.tfvars.json shop:bus --profile production",
     ),
 )
 _command = registers(app)
@@ -148,6 +148,55 @@ def export(
             config=config,
         )
     )
+
+
+@_command(
+    examples(
+        "crossbus topology diff crossbus.auto.tfvars.json shop:bus --profile production",
+        "crossbus topology diff before.json after.json -o json",
+        "crossbus topology diff shop:bus --profile production --cloud",
+        "",
+        "Exit codes: 0 no difference; 1 differences, or something could not be seen;",
+        "2 it could not be compared.",
+    )
+)
+def diff(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="FIRST",
+            help="The document of before, a file; with --cloud, the program, as MODULE:BUS.",
+            show_default=False,
+        ),
+    ],
+    second: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECOND]",
+            help="The document of now, a file, or the program that would be exported, as MODULE:BUS.",
+            show_default=False,
+        ),
+    ] = None,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="Compare the program with what its provider has. Changes nothing.")
+    ] = False,
+    of: Annotated[
+        str | None,
+        typer.Option("--of", metavar="NAME", help="As of export.", show_default=False),
+    ] = None,
+    output: Output = None,
+    url: Url = None,
+    profile: ProfileName = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Tell in what two topology documents differ, a document and a program, or a program and its provider.
+
+    A line for each difference: + is there only in the second, - only in the first, ~ is another, ? cannot be seen.
+    """
+    from crossbus.cli.topology_diff import diff
+
+    raise typer.Exit(diff(first, second, output, cloud=cloud, of=of, url=url, profile=profile, config=config))
 
 
 @_command(examples("crossbus topology schema > topology.schema.json"))
