@@ -68,11 +68,19 @@ class Classic(EventBridgeApi):
 
     async def inspect(self, topology: Topology) -> list[Finding]:
         """Look at all that is declared."""
+        self._check(topology)
         return await provisioning.inspect(self.adapter, topology)
 
     async def plan(self, topology: Topology, *, prune: bool) -> list[Change]:
         """Say what is to be done."""
+        self._check(topology)
         return await provisioning.plan(self.adapter, topology, prune=prune)
+
+    def _check(self, topology: Topology) -> None:
+        """Say what cannot be before anything is asked or made."""
+        for one in topology.subscriptions:
+            if not one.external:
+                self.exported(one)
 
     async def replay(self, subscription: Subscription, start: ReplayFrom) -> None:
         """Start a replay of the archive of the bus."""
