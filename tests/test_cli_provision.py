@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests import eventbridge_harness
+from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import LIMIT, crossbus, environment, refused
 from tests.test_cli_dlq import WORLDS, World
@@ -56,6 +58,12 @@ def alone(kind: str, folder: Path) -> Iterator[World]:
 
 @pytest.fixture(params=list(WORLDS))
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with alone(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "pubsub", "eventbridge", "eventgrid"])
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     with alone(request.param, tmp_path) as made:
         yield made
 
@@ -107,30 +115,30 @@ def test_what_is_declared_is_created_once(world: World, tmp_path: Path) -> None:
         assert "nothing to do" in again.stderr
 
 
-def test_nothing_is_deleted_without_prune(world: World, tmp_path: Path) -> None:
-    assert world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
-    write(tmp_path, world, "\n".join(PROGRAM.splitlines()[:-1]))
-    done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+def test_nothing_is_deleted_without_prune(cloud: World, tmp_path: Path) -> None:
+    assert cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+    write(tmp_path, cloud, "\n".join(PROGRAM.splitlines()[:-1]))
+    done = cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "delete" not in done.stdout
-    assert "audit missing" not in states(world)
-    done = world.crossbus("provision", "shop:bus", "--yes", "--prune", cwd=tmp_path)
+    assert "audit missing" not in states(cloud)
+    done = cloud.crossbus("provision", "shop:bus", "--yes", "--prune", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert actions(done.stdout) == ["delete"]
     assert "to delete" in done.stderr or "changes are made" in done.stderr
-    assert "audit missing" in states(world)
-    assert "billing missing" not in states(world)
+    assert "audit missing" in states(cloud)
+    assert "billing missing" not in states(cloud)
 
 
-def test_what_is_external_is_never_touched(world: World, tmp_path: Path) -> None:
-    assert world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+def test_what_is_external_is_never_touched(cloud: World, tmp_path: Path) -> None:
+    assert cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
     write(
         tmp_path,
-        world,
+        cloud,
         "from crossbus import Bus\nbus = Bus()\nbus.topic({topic!r}, external=True)\n"
         'bus.subscribe({topic!r}, "billing", external=True, lease={lease}, backstop=7)\n',
     )
-    done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+    done = cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing to do" in done.stderr
 
@@ -228,6 +236,54 @@ def test_what_fails_half_way_says_how_far_it_came_and_goes_on(tmp_path: Path) ->
         done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "nothing to do" in world.crossbus("provision", "shop:bus", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with eventbridge_harness.world(eventbridge_harness.server()) as aws:
+        world = World("eventbridge", aws.url("cli", networked=True), dict(aws.env))
+        write(tmp_path, world)
+        aws.proxy("cli").delay(0.1)  # so that the rest of the changes takes seconds
+
+        def made() -> int:
+            return aws.server.counts(aws.key("cli")).get("CreateEventBus", 0)
+
+        before = made()
+        with world.started("provision", "shop:bus", "--yes", cwd=tmp_path) as process:
+            end = time.monotonic() + LIMIT
+            while made() == before:
+                assert time.monotonic() < end
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=LIMIT)
+        if number != signal.SIGKILL:
+            assert process.returncode == 130, errors
+            assert re.search(r"[1-9]\d* of \d+ changes are made; run it again to make the rest", errors)
+        aws.proxy("cli").delay(0)
+        shown = world.crossbus("provision", "shop:bus", "--dry-run", cwd=tmp_path)
+        assert len(shown.stdout.splitlines()) > 0, "some are left to do"
+        done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "nothing to do" in world.crossbus("provision", "shop:bus", cwd=tmp_path).stderr
+
+
+def test_a_plan_of_several_profiles_names_them(tmp_path: Path) -> None:
+    with Server() as one, Server() as other:
+        (tmp_path / "crossbus.toml").write_text(
+            f'[profiles.here]\nurl = "{one.url}"\n[profiles.there]\nurl = "{other.url}"\n'
+            '[topics]\norders = {}\ninvoices = { profile = "there" }\n'
+        )
+        (tmp_path / "shop.py").write_text(
+            "from crossbus import Bus\nbus = Bus()\nbus.topic('orders')\nbus.topic('invoices')\n"
+        )
+        done = crossbus("provision", "shop:bus", "--profile", "here", "--yes", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "create\ttopic\torders\t\there\ncreate\ttopic\tinvoices\t\tthere\n"
+        done = crossbus("topology", "diff", "shop:bus", "--profile", "there", "--cloud", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "- topic orders: orders is missing\n")
 
 
 # --- generations --------------------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ def export_topology(
     before = None if prune or check or form == "mermaid" else _before(file, previous)
     found = exported(bus, of, before)
     if check:
-        for refusal in found.refused:
-            fail(refusal.sentence)
+        for sentence in _sentences(found):
+            fail(sentence)
         return ExitCode.FAILED if found.refused else ExitCode.OK
     text = _text(found, form)
     if file == _STANDARD:
@@ -56,8 +56,8 @@ def export_topology(
         note(f"{file} {'is written' if changed else 'is as it was'}: {_counts(found.document)}")
         for line in keep_generations(bus._configuration, _generations(found)):
             note(line)
-    for refusal in found.refused:
-        note(f"cannot be created as it is: {refusal.sentence}")
+    for sentence in _sentences(found):
+        note(f"cannot be created as it is: {sentence}")
     return ExitCode.OK
 
 
@@ -111,6 +111,11 @@ def _before(file: Path, previous: Path | None) -> Document | None:
     if previous is not None:
         return read(previous)
     return read(file) if file != _STANDARD and file.exists() else None
+
+
+def _sentences(found: Export) -> list[str]:
+    """Return why the profile's provider cannot hold it, each once: a topic's is that of its subscriptions too."""
+    return list(dict.fromkeys(refusal.sentence for refusal in found.refused))
 
 
 def _generations(found: Export) -> dict[str, list[str]]:

@@ -50,10 +50,13 @@ def keep_generations(configuration: Configuration | None, found: Mapping[str, Se
                 f"{configuration.label} says options.{KEY} of {key} itself; it should be {json.dumps(names)}"
             )
     file = configuration.path.parent / GENERATED
-    table = _read(file)
+    content = _read(file)
+    if not any(ours.values()) and not _at(content, "profiles", profile.name):
+        return lines
+    table = _table_of(content, file)
     before = table.get(profile.name, {})
     table[profile.name] = {key: names for key, names in {**before, **ours}.items() if names}
-    if (before or any(ours.values())) and write(file, _text(table)):
+    if write(file, _text(table)):
         lines.append(
             f"{GENERATED} is written: the older generations of subscriptions in profile {profile.name}"
         )
@@ -107,13 +110,16 @@ def _at(table: Any, *path: str) -> Any:
     return table
 
 
-def _read(file: Path) -> _Table:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{str(file)!r} cannot be read: {error}") from error
+
+
+def _table_of(content: dict[str, Any], file: Path) -> _Table:
     table: _Table = {}
     for profile, settings in (_at(content, "profiles") or {}).items():
         for key in _at(settings, "subscriptions") or {}:
