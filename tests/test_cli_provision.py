@@ -1,4 +1,4 @@
-"""`crossbus provision` in real processes, on the local broker and on what stands in for each cloud."""
+"""`crossbus provision` on the local broker and on what stands in for each cloud."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 from tests import eventbridge_harness
+from tests.cli_here import here
 from tests.server_process import Server
 from tests.support import run
-from tests.test_cli import LIMIT, crossbus, environment, refused
+from tests.test_cli import LIMIT, environment, refused
 from tests.test_cli_dlq import WORLDS, World
 
 from crossbus import Bus, Event, exact
@@ -54,6 +55,11 @@ def alone(kind: str, folder: Path) -> Iterator[World]:
             made.url = re.sub(r"region=[^&]+", f"region={next(REGIONS)}", made.url)
         write(folder, made)
         yield made
+
+
+def in_world(world: World, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `World.crossbus`, without a process of its own."""
+    return here(*words, cwd=cwd, CROSSBUS_URL=world.url, **world.environment)
 
 
 @pytest.fixture(params=list(WORLDS))
@@ -93,13 +99,13 @@ def actions(text: str) -> list[str]:
 
 
 def test_what_is_declared_is_created_once(world: World, tmp_path: Path) -> None:
-    shown = world.crossbus("provision", "shop:bus", "--dry-run", cwd=tmp_path)
+    shown = in_world(world, "provision", "shop:bus", "--dry-run", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert actions(shown.stdout) == ["create"]
     assert "nothing was changed" in shown.stderr
     assert not any(state.endswith(" ok") for state in states(world))
 
-    done = world.crossbus("provision", "shop:bus", "--yes", "-o", "json", cwd=tmp_path)
+    done = in_world(world, "provision", "shop:bus", "--yes", "-o", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["action"], row["kind"], row["name"]) for row in rows] == [
@@ -110,19 +116,19 @@ def test_what_is_declared_is_created_once(world: World, tmp_path: Path) -> None:
     assert "billing missing" not in states(world)
 
     for more in ([], ["--prune"]):
-        again = world.crossbus("provision", "shop:bus", *more, cwd=tmp_path)
+        again = in_world(world, "provision", "shop:bus", *more, cwd=tmp_path)
         assert (again.returncode, again.stdout) == (0, ""), again.stderr
         assert "nothing to do" in again.stderr
 
 
 def test_nothing_is_deleted_without_prune(cloud: World, tmp_path: Path) -> None:
-    assert cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+    assert in_world(cloud, "provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
     write(tmp_path, cloud, "\n".join(PROGRAM.splitlines()[:-1]))
-    done = cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+    done = in_world(cloud, "provision", "shop:bus", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "delete" not in done.stdout
     assert "audit missing" not in states(cloud)
-    done = cloud.crossbus("provision", "shop:bus", "--yes", "--prune", cwd=tmp_path)
+    done = in_world(cloud, "provision", "shop:bus", "--yes", "--prune", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert actions(done.stdout) == ["delete"]
     assert "to delete" in done.stderr or "changes are made" in done.stderr
@@ -131,14 +137,14 @@ def test_nothing_is_deleted_without_prune(cloud: World, tmp_path: Path) -> None:
 
 
 def test_what_is_external_is_never_touched(cloud: World, tmp_path: Path) -> None:
-    assert cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+    assert in_world(cloud, "provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
     write(
         tmp_path,
         cloud,
         "from crossbus import Bus\nbus = Bus()\nbus.topic({topic!r}, external=True)\n"
         'bus.subscribe({topic!r}, "billing", external=True, lease={lease}, backstop=7)\n',
     )
-    done = cloud.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+    done = in_world(cloud, "provision", "shop:bus", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing to do" in done.stderr
 
@@ -147,7 +153,7 @@ def test_what_is_external_is_never_touched(cloud: World, tmp_path: Path) -> None
 
 
 def test_without_anybody_to_ask_it_refuses(server: World, tmp_path: Path) -> None:
-    done = server.crossbus("provision", "shop:bus", cwd=tmp_path)
+    done = in_world(server, "provision", "shop:bus", cwd=tmp_path)
     assert done.returncode == 2
     assert actions(done.stdout) == ["create"], "what it would do is shown"
     assert "error: " in done.stderr
@@ -197,7 +203,7 @@ def test_what_the_provider_cannot_hold_is_refused_before_anything_is_made(tmp_pa
         text = PROGRAM + 'bus.subscribe(TOPIC, "strict", ordered=True)\n'
         write(tmp_path, world, text)
         refused(
-            world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path),
+            in_world(world, "provision", "shop:bus", "--yes", cwd=tmp_path),
             f"subscription {world.topic}/strict is ordered: eventbridge cannot do that",
         )
         assert "billing missing" in states(world)
@@ -207,12 +213,12 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from crossbus import Bus\nbus = Bus()\nempty = Bus()\nbus.topic('orders')\n"
     )
-    refused(crossbus("provision", "shop:empty", cwd=tmp_path, CROSSBUS_URL="local:"), "declares no topic")
+    refused(here("provision", "shop:empty", cwd=tmp_path, CROSSBUS_URL="local:"), "declares no topic")
     refused(
-        crossbus("provision", "shop:bus", "--yes", cwd=tmp_path, CROSSBUS_URL="local:"),
+        here("provision", "shop:bus", "--yes", cwd=tmp_path, CROSSBUS_URL="local:"),
         "in the memory of one process",
     )
-    refused(crossbus("provision", "shop:bus", "--profile", "zzz", cwd=tmp_path), "names the profile 'zzz'")
+    refused(here("provision", "shop:bus", "--profile", "zzz", cwd=tmp_path), "names the profile 'zzz'")
 
 
 # --- half way -----------------------------------------------------------------------------------------------------
@@ -224,7 +230,7 @@ def test_what_fails_half_way_says_how_far_it_came_and_goes_on(tmp_path: Path) ->
         write(tmp_path, world)
         moto, key = aws.server, aws.key("cli")
         moto.set(key, errors=[["AccessDeniedException", "PutRule"]])
-        done = world.crossbus("provision", "shop:bus", "--yes", "-o", "json", cwd=tmp_path)
+        done = in_world(world, "provision", "shop:bus", "--yes", "-o", "json", cwd=tmp_path)
         assert done.returncode == 2
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         made = [row["done"] for row in rows]
@@ -233,9 +239,9 @@ def test_what_fails_half_way_says_how_far_it_came_and_goes_on(tmp_path: Path) ->
         assert f"{sum(made)} of {len(made)} changes are made; run it again" in done.stderr
         assert "PutRule" in done.stderr.splitlines()[-1]
         moto.set(key, errors=[])
-        done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+        done = in_world(world, "provision", "shop:bus", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "nothing to do" in world.crossbus("provision", "shop:bus", cwd=tmp_path).stderr
+        assert "nothing to do" in in_world(world, "provision", "shop:bus", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -263,11 +269,11 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
             assert process.returncode == 130, errors
             assert re.search(r"[1-9]\d* of \d+ changes are made; run it again to make the rest", errors)
         aws.proxy("cli").delay(0)
-        shown = world.crossbus("provision", "shop:bus", "--dry-run", cwd=tmp_path)
+        shown = in_world(world, "provision", "shop:bus", "--dry-run", cwd=tmp_path)
         assert len(shown.stdout.splitlines()) > 0, "some are left to do"
-        done = world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path)
+        done = in_world(world, "provision", "shop:bus", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "nothing to do" in world.crossbus("provision", "shop:bus", cwd=tmp_path).stderr
+        assert "nothing to do" in in_world(world, "provision", "shop:bus", cwd=tmp_path).stderr
 
 
 def test_a_plan_of_several_profiles_names_them(tmp_path: Path) -> None:
@@ -279,10 +285,10 @@ def test_a_plan_of_several_profiles_names_them(tmp_path: Path) -> None:
         (tmp_path / "shop.py").write_text(
             "from crossbus import Bus\nbus = Bus()\nbus.topic('orders')\nbus.topic('invoices')\n"
         )
-        done = crossbus("provision", "shop:bus", "--profile", "here", "--yes", cwd=tmp_path)
+        done = here("provision", "shop:bus", "--profile", "here", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout == "create\ttopic\torders\t\there\ncreate\ttopic\tinvoices\t\tthere\n"
-        done = crossbus("topology", "diff", "shop:bus", "--profile", "there", "--cloud", cwd=tmp_path)
+        done = here("topology", "diff", "shop:bus", "--profile", "there", "--cloud", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "- topic orders: orders is missing\n")
 
 
@@ -302,7 +308,7 @@ def test_a_changed_filter_leaves_a_generation_that_consumers_read(tmp_path: Path
         (tmp_path / "crossbus.toml").write_text(CONFIG.format(url=url).replace("include", "# include"))
 
         def provision(*words: str) -> subprocess.CompletedProcess[str]:
-            done = crossbus("provision", "shop:bus", "--profile", "production", "--yes", *words, cwd=tmp_path)
+            done = here("provision", "shop:bus", "--profile", "production", "--yes", *words, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             return done
 
@@ -321,7 +327,7 @@ def test_a_changed_filter_leaves_a_generation_that_consumers_read(tmp_path: Path
         assert "nothing to do" in done.stderr
         assert "crossbus.generated.toml" not in done.stderr, "it is as it was, and included"
         key = f'subscriptions."{world.topic}/billing".options.generations'
-        shown = crossbus("config", "show", "--profile", "production", cwd=tmp_path).stdout
+        shown = here("config", "show", "--profile", "production", cwd=tmp_path).stdout
         (line,) = [line for line in shown.splitlines() if key in line]
         assert re.search(
             rf"\t{world.topic}--billing--[0-9a-f]{{8}}\tcrossbus.generated.toml: profiles.production", line
@@ -338,7 +344,7 @@ def test_a_changed_filter_leaves_a_generation_that_consumers_read(tmp_path: Path
         assert actions(done.stdout) == ["delete"]
         assert (
             "options.generations"
-            not in crossbus("config", "show", "--profile", "production", cwd=tmp_path).stdout
+            not in here("config", "show", "--profile", "production", cwd=tmp_path).stdout
         )
         assert "nothing to do" in provision("--prune").stderr
 

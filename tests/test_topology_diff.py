@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.test_cli import crossbus, refused
+from tests.cli_here import here
+from tests.test_cli import refused
 from tests.test_cli_dlq import World
-from tests.test_cli_provision import PROGRAM, alone, write
+from tests.test_cli_provision import PROGRAM, alone, in_world, write
 from tests.test_topology_export import CONFIG, topology
 from tests.test_topology_export import PROGRAM as SHOP
 
@@ -121,7 +122,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 def test_a_program_and_its_provider(world: World, tmp_path: Path) -> None:
     def diff() -> tuple[int, list[str]]:
-        done = world.crossbus("topology", "diff", "shop:bus", "--cloud", cwd=tmp_path)
+        done = in_world(world, "topology", "diff", "shop:bus", "--cloud", cwd=tmp_path)
         return done.returncode, done.stdout.splitlines()
 
     code, lines = diff()
@@ -134,7 +135,7 @@ def test_a_program_and_its_provider(world: World, tmp_path: Path) -> None:
     ]
     assert all(line.endswith(" is missing") for line in lines)
 
-    assert world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+    assert in_world(world, "provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
     assert diff() == (0, [])
 
     write(
@@ -156,11 +157,11 @@ def test_what_may_not_be_seen_is_said_and_is_no_agreement(tmp_path: Path) -> Non
     with eventbridge_harness.world(eventbridge_harness.server()) as aws:
         world = World("eventbridge", aws.url("cli"), dict(aws.env))
         write(tmp_path, world)
-        assert world.crossbus("provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
+        assert in_world(world, "provision", "shop:bus", "--yes", cwd=tmp_path).returncode == 0
         denied = ["DescribeEventBus", "ListQueues", "ListRules", "ListEventBuses"]
         aws.server.set(aws.key("cli"), errors=[["AccessDeniedException", one] for one in denied])
         try:
-            done = world.crossbus("topology", "diff", "shop:bus", "--cloud", cwd=tmp_path)
+            done = in_world(world, "topology", "diff", "shop:bus", "--cloud", cwd=tmp_path)
         finally:
             aws.server.set(aws.key("cli"), errors=[])
         assert done.returncode == 1
@@ -173,7 +174,7 @@ def test_a_mistake_of_the_program_is_no_difference(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from crossbus import Bus\nbus = Bus()\nbus.subscribe('orders', 'billing', lease=1)\n"
     )
-    done = crossbus(
+    done = here(
         "topology",
         "diff",
         "shop:bus",
