@@ -17,7 +17,7 @@ from crossbus_eventbridge.limits import (
     SHORTEST_RETENTION,
 )
 
-__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes"]
+__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "receives"]
 
 _TITLES: Final = {
     "VisibilityTimeout": "lease",
@@ -51,9 +51,14 @@ def dead_attributes(subscription: Subscription) -> dict[str, str]:
     }
 
 
+def receives(subscription: Subscription) -> int:
+    """Return after how many receives SQS moves a message into the dead letter by itself."""
+    return DEFAULT_BACKSTOP if subscription.backstop is None else subscription.backstop
+
+
 def _redrive(subscription: Subscription, dead_arn: str) -> str:
-    receives = DEFAULT_BACKSTOP if subscription.backstop is None else subscription.backstop
-    return json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": receives}, separators=(",", ":"))
+    policy = {"deadLetterTargetArn": dead_arn, "maxReceiveCount": receives(subscription)}
+    return json.dumps(policy, separators=(",", ":"))
 
 
 def _encryption(subscription: Subscription) -> dict[str, str]:
