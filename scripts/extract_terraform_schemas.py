@@ -37,6 +37,7 @@ RESOURCES: Final = {
         "sqs_queue",
         "sqs_queue_policy",
         "sqs_queue_redrive_allow_policy",
+        "data.cloudwatch_event_bus",
     ],
     "google": [
         "iam_workload_identity_pool",

@@ -6,13 +6,14 @@ variable "topology" {
   type = object({
     version = number
     profile = optional(string, "")
-    names   = optional(map(string), {})
+    names   = optional(string, "")
     topics = optional(map(object({
       external = optional(bool, false)
       refused  = optional(map(string), {})
       eventbridge = optional(object({
-        bus    = string
-        shared = optional(bool, false)
+        bus          = string
+        shared       = optional(bool, false)
+        archive_days = optional(number)
       }))
       pubsub = optional(object({
         topic             = string
@@ -38,28 +39,43 @@ variable "topology" {
       }), {})
       refused = optional(map(string), {})
       eventbridge = optional(object({
-        rule              = string
-        queue             = string
-        dead_letter_queue = string
-        pattern           = string
-        exact             = optional(bool, true)
+        rule                          = string
+        queue                         = string
+        dead_letter_queue             = string
+        pattern                       = string
+        exact                         = optional(bool, true)
+        retention_seconds             = optional(number)
+        backstop                      = optional(number)
+        kms_key                       = optional(string)
+        dead_letter_retention_seconds = optional(number)
       }))
       pubsub = optional(object({
-        subscription             = string
-        filter                   = optional(string, "")
-        dead_letter_topic        = string
-        dead_letter_subscription = string
-        exact                    = optional(bool, true)
-        exactly_once             = optional(bool, false)
-        retain_acked             = optional(bool, true)
-        older_generations        = optional(map(string), {})
+        subscription                  = string
+        filter                        = optional(string, "")
+        dead_letter_topic             = string
+        dead_letter_subscription      = string
+        exact                         = optional(bool, true)
+        retention_seconds             = optional(number)
+        backstop                      = optional(number)
+        retain_acked                  = optional(bool, true)
+        exactly_once                  = optional(bool, false)
+        dead_letter_retention_seconds = optional(number)
+        older_generations             = optional(map(string), {})
       }))
       eventgrid = optional(object({
         subscription             = string
         dead_letter_topic        = string
         dead_letter_subscription = optional(string, "dead-letters")
-        native                   = optional(string, "")
-        exact                    = optional(bool, true)
+        native                   = optional(string)
+        included_event_types     = optional(list(string), [])
+        filters = optional(list(object({
+          operator_type = string
+          key           = string
+          values        = optional(list(string))
+        })), [])
+        exact             = optional(bool, true)
+        retention_seconds = optional(number)
+        backstop          = optional(number)
       }))
     })), {})
   })
@@ -102,40 +118,37 @@ variable "topology" {
     ))
   }
   validation {
-    condition     = local.limits.ordering || alltrue([for key, one in var.topology.subscriptions : !one.ordered || contains(keys(one.refused), local.adapter)])
-    error_message = join("\n", [for key, one in var.topology.subscriptions : "subscription ${key} is ordered: ${local.adapter} cannot do that; it has no ordering (events with one partitionkey are delivered in order)${local.limits.ordering_way_out}" if one.ordered])
+    condition     = local.limits.ordering || alltrue([for key, one in var.topology.subscriptions : !one.ordered || one[local.adapter] == null])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : "subscription ${key} is ordered: ${local.adapter} cannot do that; it has no ordering (events with one partitionkey are delivered in order)${local.limits.ordering_way_out}" if one.ordered && one[local.adapter] != null])
   }
   validation {
-    condition     = alltrue([for one in var.topology.subscriptions : one.lease_seconds >= local.limits.lease[0] && one.lease_seconds <= local.limits.lease[1]])
-    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a lease of %.6g s; %s allows %.6g to %.6g s", key, one.lease_seconds, local.adapter, local.limits.lease...) if one.lease_seconds < local.limits.lease[0] || one.lease_seconds > local.limits.lease[1]])
+    condition     = alltrue([for one in var.topology.subscriptions : one[local.adapter] == null || (one.lease_seconds >= local.limits.lease[0] && one.lease_seconds <= local.limits.lease[1])])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a lease of %.6g s; %s allows %.6g to %.6g s", key, one.lease_seconds, local.adapter, local.limits.lease...) if one[local.adapter] != null && (one.lease_seconds < local.limits.lease[0] || one.lease_seconds > local.limits.lease[1])])
   }
   validation {
-    condition     = alltrue([for one in var.topology.subscriptions : one.backstop == null ? true : one.backstop >= local.limits.backstop[0] && one.backstop <= local.limits.backstop[1]])
-    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a backstop of %d receives; %s allows %d to %d", key, one.backstop, local.adapter, local.limits.backstop...) if one.backstop == null ? false : one.backstop < local.limits.backstop[0] || one.backstop > local.limits.backstop[1]])
+    condition     = alltrue([for one in var.topology.subscriptions : try(coalesce(one[local.adapter].backstop, one.backstop), local.limits.backstop[0]) >= local.limits.backstop[0] && try(coalesce(one[local.adapter].backstop, one.backstop), local.limits.backstop[0]) <= local.limits.backstop[1]])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a backstop of %d receives; %s allows %d to %d", key, coalesce(one[local.adapter].backstop, one.backstop), local.adapter, local.limits.backstop...) if try(coalesce(one[local.adapter].backstop, one.backstop) < local.limits.backstop[0] || coalesce(one[local.adapter].backstop, one.backstop) > local.limits.backstop[1], false)])
   }
   validation {
     condition = !local.limits.attempts_within_backstop || alltrue([
-      for one in var.topology.subscriptions : one.attempts == null ? false : one.attempts <= coalesce(one.backstop, local.limits.default_backstop)
+      for one in var.topology.subscriptions : one[local.adapter] == null || try(one.attempts <= coalesce(one[local.adapter].backstop, one.backstop, local.limits.default_backstop), false)
     ])
     error_message = join("\n", [
-      for key, one in var.topology.subscriptions :
-      format("subscription %s has a limit of %s attempts; eventgrid drops an event after %d receives (maxDeliveryCount), which would lose it: use RetryPolicy(attempts=%d) or fewer",
-      key, one.attempts == null ? "unlimited" : tostring(one.attempts), coalesce(one.backstop, local.limits.default_backstop), coalesce(one.backstop, local.limits.default_backstop))
-      if one.attempts == null ? true : one.attempts > coalesce(one.backstop, local.limits.default_backstop)
+      for key, one in var.topology.subscriptions : format(
+        "subscription %s has a limit of %s attempts; eventgrid drops an event after %d receives (maxDeliveryCount), which would lose it: use RetryPolicy(attempts=%d) or fewer",
+        key, one.attempts == null ? "unlimited" : tostring(one.attempts),
+        coalesce(one[local.adapter].backstop, one.backstop, local.limits.default_backstop),
+        coalesce(one[local.adapter].backstop, one.backstop, local.limits.default_backstop),
+      ) if one[local.adapter] != null && !try(one.attempts <= coalesce(one[local.adapter].backstop, one.backstop, local.limits.default_backstop), false)
     ])
   }
   validation {
-    condition     = alltrue([for one in var.topology.subscriptions : one.retention_seconds == null ? true : one.retention_seconds >= local.limits.retention[0] && one.retention_seconds <= local.limits.retention[1]])
-    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a retention of %.6g s; %s", key, one.retention_seconds, local.limits.retention_words) if one.retention_seconds == null ? false : one.retention_seconds < local.limits.retention[0] || one.retention_seconds > local.limits.retention[1]])
+    condition     = alltrue([for one in var.topology.subscriptions : one[local.adapter] == null || try(coalesce(one[local.adapter].retention_seconds, one.retention_seconds) >= local.limits.retention[0] && coalesce(one[local.adapter].retention_seconds, one.retention_seconds) <= local.limits.retention[1], true)])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a retention of %.6g s; %s", key, coalesce(one[local.adapter].retention_seconds, one.retention_seconds), local.limits.retention_words) if one[local.adapter] != null && !try(coalesce(one[local.adapter].retention_seconds, one.retention_seconds) >= local.limits.retention[0] && coalesce(one[local.adapter].retention_seconds, one.retention_seconds) <= local.limits.retention[1], true)])
   }
   validation {
-    condition = !local.limits.whole_seconds || alltrue([
-      for one in var.topology.subscriptions : one.lease_seconds == floor(one.lease_seconds) && (one.retention_seconds == null ? true : one.retention_seconds == floor(one.retention_seconds))
-    ])
-    error_message = join("\n", concat(
-      [for key, one in var.topology.subscriptions : format("subscription %s: a lease of %.6g s; %s takes whole seconds", key, one.lease_seconds, local.adapter) if one.lease_seconds != floor(one.lease_seconds)],
-      [for key, one in var.topology.subscriptions : format("subscription %s: a retention of %.6g s; %s takes whole seconds", key, one.retention_seconds, local.adapter) if one.retention_seconds == null ? false : one.retention_seconds != floor(one.retention_seconds)],
-    ))
+    condition     = !local.limits.whole_seconds || alltrue([for one in var.topology.subscriptions : one.lease_seconds == floor(one.lease_seconds) && try(one.retention_seconds == floor(one.retention_seconds), true)])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : format("subscription %s: a %s of %.6g s; %s takes whole seconds", key, one.lease_seconds == floor(one.lease_seconds) ? "retention" : "lease", one.lease_seconds == floor(one.lease_seconds) ? one.retention_seconds : one.lease_seconds, local.adapter) if !(one.lease_seconds == floor(one.lease_seconds) && try(one.retention_seconds == floor(one.retention_seconds), true))])
   }
   validation {
     condition = alltrue([
@@ -156,20 +169,16 @@ variable "topology" {
     ]))
   }
   validation {
-    condition = local.limits.filter == "" || alltrue([
-      for one in var.topology.subscriptions : one[local.adapter] == null ? true : length(one[local.adapter][local.limits.filter]) <= local.limits.filter_size
-    ])
-    error_message = join("\n", [
-      for key, one in var.topology.subscriptions : "subscription ${key}: its filter has ${length(one[local.adapter][local.limits.filter])} characters, and ${local.adapter} takes ${local.limits.filter_size}: write the document anew with crossbus topology export, which shortens it"
-      if one[local.adapter] == null ? false : length(one[local.adapter][local.limits.filter]) > local.limits.filter_size
-    ])
+    condition     = alltrue([for one in var.topology.subscriptions : try(length(one[local.adapter][local.limits.filter]), 0) <= local.limits.filter_size])
+    error_message = join("\n", [for key, one in var.topology.subscriptions : "subscription ${key}: its filter has ${length(one[local.adapter][local.limits.filter])} characters, and ${local.adapter} takes ${local.limits.filter_size}: write the document anew with crossbus topology export, which shortens it" if try(length(one[local.adapter][local.limits.filter]), 0) > local.limits.filter_size])
   }
+  # Pub/Sub cannot change a filter, so that a name ends in the hash of its own.
   validation {
-    condition = alltrue([
+    condition = local.adapter != "pubsub" || alltrue([
       for one in var.topology.subscriptions : try(one.pubsub.filter == "" || !can(regex("--[0-9a-f]{8}$", one.pubsub.subscription)) || endswith(one.pubsub.subscription, "--${substr(sha256(one.pubsub.filter), 0, 8)}"), true)
     ])
     error_message = join("\n", [
-      for key, one in var.topology.subscriptions : "subscription ${key}: its Pub/Sub filter was changed without its name, so that the subscription would be replaced with all that waits in it: write the document anew with crossbus topology export, which keeps the older one"
+      for key, one in var.topology.subscriptions : "subscription ${key}: its filter was changed without its name, so that Pub/Sub's subscription would be replaced, with all that waits in it: write the document anew with crossbus topology export, which keeps the older one"
       if try(one.pubsub.filter != "" && can(regex("--[0-9a-f]{8}$", one.pubsub.subscription)) && !endswith(one.pubsub.subscription, "--${substr(sha256(one.pubsub.filter), 0, 8)}"), false)
     ])
   }
