@@ -34,6 +34,8 @@ RESOURCES: Final = {
         "iam_openid_connect_provider",
         "iam_role",
         "iam_role_policy",
+        "kms_key",
+        "sns_topic",
         "sqs_queue",
         "sqs_queue_policy",
         "sqs_queue_redrive_allow_policy",

@@ -1,31 +1,38 @@
 # What programs need, and no more. The lists are those of the adapter's page; a test holds the two against each other.
 
 locals {
-  actions = {
-    publish = ["events:DescribeEventBus", "events:PutEvents"]
-    # On the queue, and on the dead letter, into which records are written.
-    consume        = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
-    consume_dead   = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"]
-    operate        = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"]
-    operate_dead   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
-    inspect_events = ["events:DescribeArchive", "events:DescribeEventBus", "events:DescribeRule", "events:ListRuleNamesByTarget", "events:ListTargetsByRule"]
-    inspect_queues = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+  permissions = {
+    publish = {
+      bus = ["events:DescribeEventBus", "events:PutEvents"]
+    }
+    consume = {
+      queue       = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
+      dead_letter = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"]
+    }
+    operate = {
+      queue       = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"]
+      dead_letter = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
+    }
+    inspect = {
+      buses  = ["events:DescribeArchive", "events:DescribeEventBus", "events:DescribeRule", "events:ListRuleNamesByTarget", "events:ListTargetsByRule"]
+      queues = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+    }
   }
 
   publish_statements = { for name, arn in local.bus_arns : name => [
-    { Effect = "Allow", Action = local.actions.publish, Resource = arn },
+    { Effect = "Allow", Action = local.permissions.publish.bus, Resource = arn },
   ] }
   consume_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.actions.consume, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.actions.consume_dead, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.queue, Resource = aws_sqs_queue.this[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
   operate_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.actions.operate, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.actions.operate_dead, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.queue, Resource = aws_sqs_queue.this[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
@@ -34,11 +41,11 @@ locals {
       values(local.bus_arns),
       [for one in aws_cloudwatch_event_rule.this : one.arn],
       [for one in aws_cloudwatch_event_archive.this : one.arn],
-    )] : { Effect = "Allow", Action = local.actions.inspect_events, Resource = resources } if length(resources) > 0],
+    )] : { Effect = "Allow", Action = local.permissions.inspect.buses, Resource = resources } if length(resources) > 0],
     [for resources in [concat(
       [for one in aws_sqs_queue.this : one.arn],
       [for one in aws_sqs_queue.dead : one.arn],
-    )] : { Effect = "Allow", Action = local.actions.inspect_queues, Resource = resources } if length(resources) > 0],
+    )] : { Effect = "Allow", Action = local.permissions.inspect.queues, Resource = resources } if length(resources) > 0],
   )
 
   # Google's identities are known to AWS without a provider; all others need one.

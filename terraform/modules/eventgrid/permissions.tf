@@ -1,24 +1,34 @@
 # What programs need, and no more. The roles are those of the adapter's page; a test holds the two against each other.
 
 locals {
-  roles = {
-    send    = "EventGrid Data Sender"
-    receive = "EventGrid Data Receiver"
-    inspect = "Reader"
+  permissions = {
+    publish = {
+      topic = "EventGrid Data Sender"
+    }
+    consume = {
+      topic             = "EventGrid Data Receiver"
+      dead_letter_topic = "EventGrid Data Sender"
+    }
+    operate = {
+      topic             = "EventGrid Data Sender"
+      dead_letter_topic = ["EventGrid Data Receiver", "EventGrid Data Sender"]
+    }
+    inspect = {
+      namespace = "Reader"
+    }
   }
 
   # By topic or subscription, which role on which resource; `at` names the resource where its id is not known yet.
-  publish = { for name, id in local.topic_ids : name => [{ at = "topic/${name}", scope = id, role = local.roles.send }] }
+  publish = { for name, id in local.topic_ids : name => [{ at = "topic/${name}", scope = id, role = local.permissions.publish.topic }] }
   consume = { for key, one in local.subscriptions : key => [
-    { at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.roles.receive },
-    { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = local.roles.send },
+    { at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.permissions.consume.topic },
+    { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = local.permissions.consume.dead_letter_topic },
   ] }
-  operate = { for key, one in local.subscriptions : key => [
-    { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = local.roles.receive },
-    { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = local.roles.send },
-    { at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.roles.send },
-  ] }
-  inspect = [{ at = "namespace", scope = local.namespace_id, role = local.roles.inspect }]
+  operate = { for key, one in local.subscriptions : key => concat(
+    [{ at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.permissions.operate.topic }],
+    [for role in local.permissions.operate.dead_letter_topic : { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = role }],
+  ) }
+  inspect = [{ at = "namespace", scope = local.namespace_id, role = local.permissions.inspect.namespace }]
 
   principals = { for name, one in var.access : name => concat(one.principal_ids, one.oidc == null ? [] : [azurerm_user_assigned_identity.this[name].principal_id]) }
   grants = merge(flatten([for name, one in var.access : [for index in range(length(one.principal_ids) + (one.oidc == null ? 0 : 1)) : {

@@ -1,28 +1,39 @@
 # What programs need, and no more. The roles are those of the adapter's page; a test holds the two against each other.
 
 locals {
-  roles = {
-    publish = "roles/pubsub.publisher"
-    consume = "roles/pubsub.subscriber"
-    inspect = "roles/pubsub.viewer"
+  permissions = {
+    publish = {
+      topic = "roles/pubsub.publisher"
+    }
+    consume = {
+      subscription      = "roles/pubsub.subscriber" # and each older generation
+      dead_letter_topic = "roles/pubsub.publisher"
+    }
+    operate = {
+      topic                    = "roles/pubsub.publisher"
+      dead_letter_subscription = "roles/pubsub.subscriber"
+    }
+    inspect = {
+      topics_and_subscriptions = "roles/pubsub.viewer"
+    }
   }
 
   # By topic or subscription, what is granted on which resource.
-  publish = { for name, one in local.topics : name => [{ kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.roles.publish }] }
+  publish = { for name, one in local.topics : name => [{ kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.permissions.publish.topic }] }
   consume = { for key, one in local.subscriptions : key => concat(
-    [for name, generation in local.generations : { kind = "subscription", name = startswith(name, "projects/") ? name : "projects/${var.project}/subscriptions/${name}", role = local.roles.consume } if generation.key == key],
-    [{ kind = "topic", name = "projects/${one.dead_project}/topics/${one.dead_short}", role = local.roles.publish }],
+    [for name, generation in local.generations : { kind = "subscription", name = startswith(name, "projects/") ? name : "projects/${var.project}/subscriptions/${name}", role = local.permissions.consume.subscription } if generation.key == key],
+    [{ kind = "topic", name = "projects/${one.dead_project}/topics/${one.dead_short}", role = local.permissions.consume.dead_letter_topic }],
   ) }
   readers = { for key, one in local.subscriptions : key => startswith(one.dead_letter_subscription, "projects/") ? one.dead_letter_subscription : "projects/${var.project}/subscriptions/${one.dead_letter_subscription}" }
-  operate = { for key, one in local.subscriptions : key => concat(
-    [{ kind = "subscription", name = local.readers[key], role = local.roles.consume }],
-    local.publish[one.topic],
-  ) }
+  operate = { for key, one in local.subscriptions : key => [
+    { kind = "subscription", name = local.readers[key], role = local.permissions.operate.dead_letter_subscription },
+    { kind = "topic", name = "projects/${local.topics[one.topic].project}/topics/${local.topics[one.topic].short}", role = local.permissions.operate.topic },
+  ] }
   inspect = concat(
-    [for one in local.topics : { kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.roles.inspect }],
-    [for one in local.subscriptions : { kind = "topic", name = "projects/${one.dead_project}/topics/${one.dead_short}", role = local.roles.inspect }],
-    [for name in keys(local.generations) : { kind = "subscription", name = startswith(name, "projects/") ? name : "projects/${var.project}/subscriptions/${name}", role = local.roles.inspect }],
-    [for name in values(local.readers) : { kind = "subscription", name = name, role = local.roles.inspect }],
+    [for one in local.topics : { kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.permissions.inspect.topics_and_subscriptions }],
+    [for one in local.subscriptions : { kind = "topic", name = "projects/${one.dead_project}/topics/${one.dead_short}", role = local.permissions.inspect.topics_and_subscriptions }],
+    [for name in keys(local.generations) : { kind = "subscription", name = startswith(name, "projects/") ? name : "projects/${var.project}/subscriptions/${name}", role = local.permissions.inspect.topics_and_subscriptions }],
+    [for name in values(local.readers) : { kind = "subscription", name = name, role = local.permissions.inspect.topics_and_subscriptions }],
   )
 
   federated = { for name, one in var.access : name => one if one.aws != null || one.oidc != null }

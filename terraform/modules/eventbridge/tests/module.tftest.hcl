@@ -28,7 +28,7 @@ mock_provider "aws" {
 }
 
 variables {
-  topology          = jsondecode(file("../../examples/crossbus.auto.tfvars.json")).topology
+  topology          = jsondecode(file("../../examples/eventbridge/small/crossbus.auto.tfvars.json")).topology
   max_message_bytes = 262144 # what every release of the provider takes
 }
 

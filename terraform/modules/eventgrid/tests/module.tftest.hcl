@@ -19,7 +19,7 @@ variables {
   resource_group_name = "shop"
   location            = "westeurope"
   namespace           = { name = "shop" }
-  topology            = jsondecode(file("../../examples/crossbus.auto.tfvars.json")).topology
+  topology            = jsondecode(file("../../examples/eventgrid/small/crossbus.auto.tfvars.json")).topology
 }
 
 run "everything_is_made_as_the_program_makes_it" {

@@ -11,7 +11,7 @@ mock_provider "google" {
 
 variables {
   project  = "my-project"
-  topology = jsondecode(file("../../examples/crossbus.auto.tfvars.json")).topology
+  topology = jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology
 }
 
 run "everything_is_made_as_the_program_makes_it" {
@@ -102,7 +102,7 @@ run "with_all_that_can_be_chosen" {
 
 run "another_filter_keeps_the_older_generation" {
   variables {
-    topology = merge(jsondecode(file("../../examples/crossbus.auto.tfvars.json")).topology, {
+    topology = merge(jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology, {
       subscriptions = {
         "orders/billing" = { topic = "orders", name = "billing", attempts = 5, pubsub = {
           subscription             = "orders--billing--${substr(sha256("attributes.ce-type = \"com.acme.order.paid\""), 0, 8)}"
