@@ -1,7 +1,8 @@
 """Write tests/terraform_schemas/ anew: of some terraform resources, what attributes and blocks their providers know.
 
-The providers' own programs are not to be had from a package registry, but Terraform CDK's bindings are, and they were made
-from the providers' schemas. They are large, so that the few resources that our modules use are extracted and committed:
+The providers' own programs are not to be had from a package registry, but Terraform CDK's bindings are, and they were
+made from the providers' schemas. They are large, so that the few resources that our modules use are extracted and
+committed:
 
     pip download --no-deps --dest WHEELS cdktf-cdktf-provider-aws==21.22.1 \
         cdktf-cdktf-provider-google==16.12.1 cdktf-cdktf-provider-azurerm==14.23.1
@@ -160,7 +161,9 @@ class Bindings:
             return kinds[0] if kinds else None
         if "collection" in type_:
             element = self._primitive(type_["collection"]["elementtype"])
-            return [{"array": "list", "map": "map"}[type_["collection"]["kind"]], element] if element else None
+            return (
+                [{"array": "list", "map": "map"}[type_["collection"]["kind"]], element] if element else None
+            )
         return {"cdktf.StringMap": ["map", "string"]}.get(type_.get("fqn", ""))
 
 

@@ -1,8 +1,9 @@
 """A terraform provider that knows its resources' attributes and blocks, and can do nothing with them.
 
-It serves schemas of `tests/terraform_schemas/`, which is enough for `terraform validate`, and for `terraform test` with mock providers:
-names, types, blocks, required arguments and references are checked; values are not, for the real providers' rules for
-those are in their programs. Terraform is told of it by TF_REATTACH_PROVIDERS and starts no program of its own.
+It serves schemas of `tests/terraform_schemas/`, which is enough for `terraform validate`, and for `terraform test` with
+mock providers: names, types, blocks, required arguments and references are checked; values are not, for the real
+providers' rules for those are in their programs. Terraform is told of it by TF_REATTACH_PROVIDERS and starts no program
+of its own.
 
 Source of the protocol: https://github.com/hashicorp/terraform/blob/main/docs/plugin-protocol/tfplugin6.proto
 """

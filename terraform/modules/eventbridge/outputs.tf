@@ -11,7 +11,9 @@ locals {
   shared   = try(one(distinct([for one in local.topics : one.bus if one.shared && !one.external])), null)
   archive  = try(one(distinct([for days in values(local.archives) : tostring(days) if days != null])), null)
 
-  parameters = merge(
+  settings = merge(
+    { url = "eventbridge:" },
+    local.template == "{name}" ? {} : { names = local.template },
     { for key, value in { region = local.region, bus = local.shared, archive = local.archive } : key => value if value != null },
     var.profile_parameters,
   )
@@ -23,10 +25,8 @@ output "crossbus_toml" {
     [
       "# Made by terraform, from the topology of ${length(local.topics)} topics and ${length(local.subscriptions)} subscriptions.",
       "[profiles.${local.profile}]",
-      "url = \"eventbridge:\"",
     ],
-    local.template == "{name}" ? [] : ["names = ${jsonencode(local.template)}"],
-    [for key, value in local.parameters : "${key} = ${jsonencode(value)}"],
+    [for key, value in local.settings : "${key} = ${jsonencode(value)}"],
     flatten([for key, id in local.keys : [
       "",
       "[profiles.${local.profile}.subscriptions.\"${key}\"]",
@@ -34,6 +34,11 @@ output "crossbus_toml" {
     ] if id != null]),
     [""],
   ))
+}
+
+output "profile" {
+  description = "The same as a map, for who writes the profile by other means."
+  value       = local.settings
 }
 
 output "buses" {

@@ -10,7 +10,9 @@ locals {
   ))
   template = try(coalesce(var.topology.names, one([for one in local.templates : one if length(split("{name}", one)) == 2])), "{name}")
 
-  parameters = merge(
+  settings = merge(
+    { url = "eventgrid://${local.host}" },
+    local.template == "{name}" ? {} : { names = local.template },
     { subscription_id = local.scope[2], resource_group = local.scope[4] },
     var.backstop == null ? {} : { backstop_storage = var.backstop.storage_account_id, backstop_container = var.backstop.container },
     var.profile_parameters,
@@ -23,12 +25,15 @@ output "crossbus_toml" {
     [
       "# Made by terraform, from the topology of ${length(local.topics)} topics and ${length(local.subscriptions)} subscriptions.",
       "[profiles.${local.profile}]",
-      "url = ${jsonencode("eventgrid://${local.host}")}",
     ],
-    local.template == "{name}" ? [] : ["names = ${jsonencode(local.template)}"],
-    [for key, value in local.parameters : "${key} = ${jsonencode(value)}"],
+    [for key, value in local.settings : "${key} = ${jsonencode(value)}"],
     [""],
   ))
+}
+
+output "profile" {
+  description = "The same as a map, for who writes the profile by other means."
+  value       = local.settings
 }
 
 output "namespace" {

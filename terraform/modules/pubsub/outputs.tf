@@ -7,6 +7,12 @@ locals {
     [for one in local.subscriptions : replace(one.dead_letter_topic, "${one.topic}--${one.name}--dead", "{name}")],
   ))
   template = try(coalesce(var.topology.names, one([for one in local.templates : one if length(split("{name}", one)) == 2])), "{name}")
+
+  settings = merge(
+    { url = "pubsub:${var.project}" },
+    local.template == "{name}" ? {} : { names = local.template },
+    var.profile_parameters,
+  )
 }
 
 output "crossbus_toml" {
@@ -15,12 +21,15 @@ output "crossbus_toml" {
     [
       "# Made by terraform, from the topology of ${length(local.topics)} topics and ${length(local.subscriptions)} subscriptions.",
       "[profiles.${local.profile}]",
-      "url = ${jsonencode("pubsub:${var.project}")}",
     ],
-    local.template == "{name}" ? [] : ["names = ${jsonencode(local.template)}"],
-    [for key, value in var.profile_parameters : "${key} = ${jsonencode(value)}"],
+    [for key, value in local.settings : "${key} = ${jsonencode(value)}"],
     [""],
   ))
+}
+
+output "profile" {
+  description = "The same as a map, for who writes the profile by other means."
+  value       = local.settings
 }
 
 output "topics" {

@@ -70,7 +70,7 @@ run "everything_is_made_as_the_program_makes_it" {
     error_message = "each subscription has its redrive permission and its alarms"
   }
   assert {
-    condition     = output.crossbus_toml == "# Made by terraform, from the topology of 2 topics and 3 subscriptions.\n[profiles.eventbridge]\nurl = \"eventbridge:\"\nregion = \"eu-west-1\"\n"
+    condition     = output.crossbus_toml == "# Made by terraform, from the topology of 2 topics and 3 subscriptions.\n[profiles.eventbridge]\nregion = \"eu-west-1\"\nurl = \"eventbridge:\"\n"
     error_message = "the profile: ${output.crossbus_toml}"
   }
   assert {

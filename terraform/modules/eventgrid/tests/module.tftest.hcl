@@ -48,7 +48,7 @@ run "everything_is_made_as_the_program_makes_it" {
     error_message = "each dead letter has its alert"
   }
   assert {
-    condition     = output.crossbus_toml == "# Made by terraform, from the topology of 2 topics and 3 subscriptions.\n[profiles.eventgrid]\nurl = \"eventgrid://shop.westeurope-1.eventgrid.azure.net\"\nresource_group = \"shop\"\nsubscription_id = \"1\"\n"
+    condition     = output.crossbus_toml == "# Made by terraform, from the topology of 2 topics and 3 subscriptions.\n[profiles.eventgrid]\nresource_group = \"shop\"\nsubscription_id = \"1\"\nurl = \"eventgrid://shop.westeurope-1.eventgrid.azure.net\"\n"
     error_message = "the profile: ${output.crossbus_toml}"
   }
 }
