@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,3 +204,15 @@ def test_it_is_said_against_what_each_provider_was_checked() -> None:
 def test_no_lock_file_is_committed() -> None:
     """One that was made against a stub would have the stub's hash."""
     assert not list((ROOT / "terraform").rglob(".terraform.lock.hcl"))
+
+
+def test_the_tables_of_the_modules_are_current() -> None:
+    """Each README has what its module has: run python scripts/gen_terraform_docs.py."""
+    done = subprocess.run(
+        [sys.executable, "scripts/gen_terraform_docs.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

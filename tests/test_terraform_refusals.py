@@ -31,7 +31,7 @@ URLS = {
     "eventgrid": "eventgrid://shop.westeurope-1.eventgrid.azure.net",
 }
 SETTINGS = {"eventbridge": lambda one: queue_attributes(one, ""), "eventgrid": settings_of}
-"""What the program makes of a declaration beside looking at the capabilities; for Pub/Sub nothing can go wrong there."""
+"""What the program makes of a declaration, beside looking at the capabilities; nothing can go wrong for Pub/Sub."""
 ORDERS = Topic("orders")
 NAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "eventbridge": (
@@ -169,11 +169,9 @@ def test_logical_names(bad: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "template"), [("eventbridge", "prod.{name}"), ("eventgrid", "prod_{name}")])
 def test_names_of_the_provider(name: str, template: str, tmp_path: Path) -> None:
     adapter = adapter_of(name, names=template)
+    named: Any = adapter.names.bus if name == "eventbridge" else adapter.topic_name  # type: ignore[attr-defined]
     with pytest.raises(CrossbusError) as caught:
-        if name == "eventbridge":
-            adapter.names.bus(ORDERS)  # type: ignore[attr-defined]
-        else:
-            adapter.topic_name(ORDERS)  # type: ignore[attr-defined]
+        named(ORDERS)
     made = document(name, billing())
     key = "bus" if name == "eventbridge" else "topic"
     made["topics"]["orders"] = {name: {key: template.replace("{name}", "orders")}}

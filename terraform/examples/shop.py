@@ -1,4 +1,6 @@
-from crossbus import Bus, Event, Topic, exact, prefix, RetryPolicy
+"""A program whose topology the examples have: `crossbus topology export shop:bus` writes it."""
+
+from crossbus import Bus, Event, RetryPolicy, exact, prefix
 
 bus = Bus()
 

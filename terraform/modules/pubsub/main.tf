@@ -26,7 +26,6 @@ locals {
 }
 
 resource "google_pubsub_topic" "this" {
-  #checkov:skip=CKV_GCP_83:Google encrypts at rest; a key of one's own is chosen by kms_key_name
   for_each                   = { for name, one in local.topics : name => one if !one.external }
   project                    = each.value.project
   name                       = each.value.short
@@ -67,7 +66,6 @@ resource "google_pubsub_subscription" "this" {
 }
 
 resource "google_pubsub_topic" "dead" {
-  #checkov:skip=CKV_GCP_83:Google encrypts at rest; a key of one's own is chosen by kms_key_name
   for_each     = local.subscriptions
   project      = each.value.dead_project
   name         = each.value.dead_short

@@ -83,7 +83,6 @@ resource "google_iam_workload_identity_pool" "this" {
 }
 
 resource "google_iam_workload_identity_pool_provider" "this" {
-  #checkov:skip=CKV_GCP_118:the condition below names roles or subjects; checkov does not read it
   for_each                           = local.federated
   project                            = var.project
   workload_identity_pool_id          = google_iam_workload_identity_pool.this[0].workload_identity_pool_id
