@@ -71,3 +71,10 @@ resource "aws_cloudwatch_event_target" "this" {
   # A rule that may not send yet would lose events in silence.
   depends_on = [aws_sqs_queue_policy.this, aws_sqs_queue_policy.dead]
 }
+
+check "rules" {
+  assert {
+    condition     = alltrue([for count in [for bus in distinct([for one in local.topics : one.bus]) : length([for one in local.subscriptions : one if local.topics[one.topic].bus == bus])] : count <= 300])
+    error_message = "AWS allows 300 rules on one bus (100 in some regions) unless it has raised that: raise the quota of rules per event bus in Service Quotas, or divide the topics over several buses."
+  }
+}

@@ -192,6 +192,18 @@ run "a_retention_that_outlives_the_dead_letter_is_warned_of" {
   expect_failures = [check.retention]
 }
 
+run "more_rules_than_a_bus_has_are_warned_of" {
+  command = plan
+  variables {
+    topology = {
+      version       = 1
+      topics        = { orders = { eventbridge = { bus = "orders" } } }
+      subscriptions = { for index in range(301) : "orders/s-${index}" => { topic = "orders", name = "s-${index}", eventbridge = { rule = "s-${index}", queue = "s-${index}", dead_letter_queue = "s-${index}--dead", pattern = "{}" } } }
+    }
+  }
+  expect_failures = [check.rules]
+}
+
 run "a_role_that_nobody_may_take_on_is_refused" {
   command = plan
   variables {
