@@ -71,7 +71,7 @@ def _retention(subscription: Subscription) -> int:
     if not SHORTEST_RETENTION <= subscription.retention <= LONGEST_RETENTION:
         raise DeclarationError(
             f"subscription {subscription}: a retention of {subscription.retention:g} s; SQS keeps messages for "
-            f"{SHORTEST_RETENTION:g} to {LONGEST_RETENTION:g} s (14 days)"
+            f"{SHORTEST_RETENTION:.0f} to {LONGEST_RETENTION:.0f} s (14 days)"
         )
     return round(subscription.retention)
 
