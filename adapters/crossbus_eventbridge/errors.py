@@ -214,6 +214,8 @@ def permission(operation: str) -> str:
     service = (
         "sts"
         if action in ("AssumeRole", "GetCallerIdentity")
+        else "iam"
+        if action in ("SimulatePrincipalPolicy", "GetRole")
         else "sqs"
         if any(part in action for part in _SQS)
         else "events"

@@ -23,8 +23,10 @@ __all__ = [
     "MESSAGE_BYTES",
     "POLLERS",
     "REQUEST_BYTES",
+    "RULES",
     "RULE_NAME_LENGTH",
     "SHORTEST_RETENTION",
+    "TARGETS",
     "V2",
     "V2_BATCH",
     "V2_REQUEST_BYTES",
@@ -52,6 +54,13 @@ SHORTEST_RETENTION: Final = 60.0
 LONGEST_RETENTION: Final = 14 * 86_400.0
 DEFAULT_BACKSTOP: Final = 100
 RULE_NAME_LENGTH: Final = 64
+RULES: Final = 300
+"""Rules of one bus, unless AWS raised it; in some regions 100.
+
+Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html#eb-quota-bus
+"""
+TARGETS: Final = 5
+"""Targets of one rule."""
 
 _ABSENT = {"ordering", "replay_position", "push", "restarts"}
 
