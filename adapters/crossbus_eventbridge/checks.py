@@ -82,7 +82,8 @@ _QUEUES: Final[Mapping[str, Check]] = {
         "subscription",
         "both queues are encrypted as declared, with a key that EventBridge may use",
         "with a key that EventBridge may not use it drops every event; without one, events lie there in the clear",
-        _PROVISION,
+        "{provision}; a key of KMS that is not declared is first taken off by hand: aws sqs set-queue-attributes "
+        "--queue-url URL --attributes KmsMasterKeyId=",
         _MOTO,
         terraform="module eventbridge, variable kms_key_arn",
         theirs=True,

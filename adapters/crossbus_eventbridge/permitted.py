@@ -114,7 +114,8 @@ class _Asking:
             ActionNames=list(actions),
             ResourceArns=[resource],
         )
-        return [(one["EvalActionName"], one["EvalDecision"]) for one in answer["EvaluationResults"]]
+        found = {one["EvalActionName"]: one["EvalDecision"] for one in answer["EvaluationResults"]}
+        return [(action, found.get(action, "not answered")) for action in actions]
 
 
 def _principal(arn: str) -> str:

@@ -26,9 +26,11 @@ _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "wrong"
 def report(found: Sequence[Examination]) -> None:
     """Print it."""
     marks = _Marks()
-    for profile, lines in itertools.groupby(found, key=lambda one: one.profile):
+    for profile, of_profile in itertools.groupby(found, key=lambda one: one.profile):
+        lines = list(of_profile)
         if profile:
-            marks.title(0, f"profile {profile}")
+            adapter = lines[0].resource
+            marks.title(0, f"profile {profile}" + (f" ({adapter})" if adapter else ""))
         for (about, name), group in itertools.groupby(lines, key=lambda one: (one.about, one.name)):
             each = list(group)
             if name:

@@ -103,7 +103,7 @@ class _Profile:
         self._topology = topology
         self._checks = PORTABLE
         self._results: list[Result] = []
-        self._resources: dict[str, str] = {}
+        self._resources = {"": f"{profile.scheme}:{profile.target}".removesuffix(":")}
         self._declared: dict[str, Topic | Subscription] = {
             **{one.name: one for one in topology.topics},
             **{str(one): one for one in topology.subscriptions},
@@ -128,13 +128,14 @@ class _Profile:
                 return
         adapter = adapter_class(self._profile.scheme, self._profile.origin)(self._profile, clock=clock)
         self._checks = catalog(adapter.checks)
-        self._results.append(Result("configuration", "ok", self._profile.origin))
+        configured = Result("configuration", "ok", self._profile.origin)
         if (nothing := _nothing_there(adapter)) is not None:
-            self._results.append(Result("endpoint", "ok", nothing))
+            self._results += [configured, Result("endpoint", "ok", nothing)]
             self._results += declared(adapter, self._topology)
             return
         try:
             await guarded(adapter, adapter.open())
+            self._results.append(configured)
             self._results += declared(adapter, self._topology)
             await self._ask(adapter)
         finally:
@@ -178,10 +179,11 @@ class _Profile:
         why = mend = terraform = ""
         if result.state != "ok":
             declared = self._declared.get(result.name)
-            why, mend = check.why, result.mend or check.mend
+            way_out = PORTABLE["looked"].mend if result.state == "unknown" else check.mend
+            why, mend = check.why, result.mend or way_out
             if "{provision}" in mend and declared is not None and declared.external:
                 mend = "it is external, so that crossbus leaves it alone: see to it where it is made"
-            elif check.terraform:
+            elif check.terraform and result.state != "unknown":
                 terraform = check.terraform
             mend = mend.replace("{provision}", self._target.provision)
             mend = mend.replace("{extra}", extra_of(self._profile.scheme))
