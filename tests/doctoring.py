@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from crossbus.adapter import Adapter
 from crossbus.checks import State
 from crossbus.clock import Clock, SystemClock
 from crossbus.config import Configuration, load
@@ -39,13 +40,16 @@ def topology_of(*subscriptions: Subscription) -> Topology:
 
 
 def examined(
-    configuration: Configuration | str, *subscriptions: Subscription, clock: Clock | None = None
+    place: Configuration | Adapter | str, *subscriptions: Subscription, clock: Clock | None = None
 ) -> list[Examination]:
-    """Examine declarations at a URL, or where a configuration says."""
-    if isinstance(configuration, str):
-        configuration = load(configuration)
-    target = Target(configuration, topology_of(*subscriptions), "crossbus provision shop:bus")
-    return run(examine(target, clock), limit=120)
+    """Examine declarations at a URL, where a configuration says, or with an adapter."""
+    adapter = place if isinstance(place, Adapter) else None
+    if isinstance(place, Adapter):
+        place = Configuration(default=place.profile)
+    elif isinstance(place, str):
+        place = load(place)
+    target = Target(place, topology_of(*subscriptions), "crossbus provision shop:bus")
+    return run(examine(target, clock, adapter=adapter), limit=120)
 
 
 def bad(found: list[Examination], *but: str) -> list[Bad]:

@@ -100,7 +100,9 @@ class Faulty:
             return self._control(path[len(CONTROL) :], environ, start_response)
         match = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
         key = match[1] if match else ""
-        operation = operation_of(path) or environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] or _queried(environ)
+        operation = (
+            operation_of(path) or environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] or _queried(environ)
+        )
         with self._lock:
             counts = self._counts.setdefault(key, {})
             counts[operation] = counts.get(operation, 0) + 1

@@ -124,7 +124,9 @@ class Shop:
 
     def put_target(self, id: str, arn: str) -> None:
         self.events.put_targets(
-            Rule=self.rule, EventBusName=self.name, Targets=[{"Id": id, "Arn": f"arn:aws:sqs:{REGION}:1:{arn}"}]
+            Rule=self.rule,
+            EventBusName=self.name,
+            Targets=[{"Id": id, "Arn": f"arn:aws:sqs:{REGION}:1:{arn}"}],
         )
 
     def delete_rule(self) -> None:
@@ -233,9 +235,10 @@ def test_a_retention_that_no_dead_letter_can_outlive(aws: World, name: str) -> N
     shop = Shop(aws, name, retention=14 * 86_400.0)
     shop.provide()
     assert shop.bad() == shop.wrong("dead-letter-retention")
-    assert "declare a shorter retention" in of(
-        examined(shop.url(), shop.subscription), "dead-letter-retention"
-    ).mend
+    assert (
+        "declare a shorter retention"
+        in of(examined(shop.url(), shop.subscription), "dead-letter-retention").mend
+    )
 
 
 def test_an_external_subscription_is_only_looked_at_for_what_loses_events(aws: World, name: str) -> None:
@@ -308,8 +311,9 @@ def test_a_permission_that_the_role_lacks(
     about = name if action == "PutEvents" else f"{name}/billing"
     assert bad(found) == [Bad(state, about, check)]
     # A session's role, and not the session, has policies.
-    assert f"arn:aws:iam::123456789012:role/shop-consumer do not allow {'events' if action == 'PutEvents' else 'sqs'}" in (
-        of(found, check).text
+    assert (
+        f"arn:aws:iam::123456789012:role/shop-consumer do not allow {'events' if action == 'PutEvents' else 'sqs'}"
+        in (of(found, check).text)
     )
 
 

@@ -256,7 +256,8 @@ class PubSubAdapter(Adapter):
 
     async def diagnose(self, topology: Topology) -> Sequence[Result]:
         """Ask what these credentials permit, whether the service agent has its roles, and for older generations."""
-        return await diagnosing.diagnose(self.client, self.names, topology, emulator=self.is_local)
+        emulator = self.is_local and self._credentials is None
+        return await diagnosing.diagnose(self.client, self.names, topology, emulator=emulator)
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. What was given by its own name, and exists, is left as it is."""

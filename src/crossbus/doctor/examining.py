@@ -52,12 +52,17 @@ class Examination(NamedTuple):
     terraform: str = ""
 
 
-async def examine(target: Target, clock: Clock | None = None) -> list[Examination]:
-    """Examine a topology where its configuration says. Changes nothing; whatever goes wrong is a line."""
+async def examine(
+    target: Target, clock: Clock | None = None, *, adapter: Adapter | None = None
+) -> list[Examination]:
+    """Examine a topology where its configuration says. Changes nothing; whatever goes wrong is a line.
+
+    `clock` is held against the provider's. An `adapter` that is given, not opened, is that of every profile.
+    """
     clock = SystemClock() if clock is None else clock
     found = [line_of(python())]
     for profile, topology in _divide(target):
-        found += await _Profile(target, profile, topology).examine(clock)
+        found += await _Profile(target, profile, topology, adapter).examine(clock)
     return found
 
 
@@ -97,7 +102,8 @@ def _divide(target: Target) -> Iterator[tuple[Profile, Topology]]:
 class _Profile:
     """One profile, and what lives there."""
 
-    def __init__(self, target: Target, profile: Profile, topology: Topology) -> None:
+    def __init__(self, target: Target, profile: Profile, topology: Topology, adapter: Adapter | None) -> None:
+        self._given = adapter
         self._target = target
         self._profile = profile
         self._topology = topology
@@ -126,7 +132,8 @@ class _Profile:
             self._results.append(installed)
             if installed.state != "ok":
                 return
-        adapter = adapter_class(self._profile.scheme, self._profile.origin)(self._profile, clock=clock)
+        make = adapter_class(self._profile.scheme, self._profile.origin)
+        adapter = self._given or make(self._profile, clock=clock)
         self._checks = catalog(adapter.checks)
         configured = Result("configuration", "ok", self._profile.origin)
         if (nothing := _nothing_there(adapter)) is not None:
@@ -154,7 +161,8 @@ class _Profile:
         for finding in findings:
             self._resources[finding.name] = finding.resource
             self._results += of_finding(adapter.checks, finding, self._declared[finding.name])
-        self._results += of_place(findings)
+        if len(findings) == len(self._declared):  # else something is there, and cannot be used
+            self._results += of_place(findings)
 
     async def _inspect(self, adapter: Adapter) -> AsyncIterator[Finding]:
         """Give what there is; where something cannot be so, all others."""
