@@ -216,7 +216,8 @@ def _refuse(environ: dict[str, Any], start_response: Any, code: str) -> list[byt
         environ["wsgi.input"].read(length)
     status = "500 Internal Server Error" if code == "InternalFailure" else "400 Bad Request"
     if environ.get("tests.queried"):
-        text = f"<ErrorResponse><Error><Code>{code}</Code><Message>put in by the tests</Message></Error></ErrorResponse>"
+        said = f"<Code>{code}</Code><Message>put in by the tests</Message>"
+        text = f"<ErrorResponse><Error>{said}</Error></ErrorResponse>"
         return _answer(start_response, status, text, "text/xml")
     text = json.dumps({"__type": code, "message": "put in by the tests"})
     return _answer(start_response, status, text, "application/x-amz-json-1.1")

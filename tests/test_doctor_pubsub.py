@@ -218,7 +218,7 @@ def test_an_older_generation_of_a_changed_filter(emulator: Emulator) -> None:
     shop = Shop(emulator, filter=exact(type="a"))
     shop.provide()
     shop.subscription = shop.subscription.replace(filter=exact(type="b"))
-    assert shop.bad() == [*shop.wrong("generations", "warning"), *shop.wrong("subscription")]
+    assert shop.bad() == [*shop.wrong("subscription"), *shop.wrong("generations", "warning")]
     shop.provide()
     found = examined(shop.adapter(), shop.subscription)
     assert bad(found) == shop.wrong("generations", "warning")
@@ -404,3 +404,13 @@ def test_every_check_is_broken_by_a_test() -> None:
     }
     recorded = {"publish-permitted", "consume-permitted", "dead-letter-permitted", "agent-granted"}
     assert broken | elsewhere | recorded == set(CHECKS)
+
+
+def test_a_name_that_pubsub_does_not_take_hides_no_other(emulator: Emulator) -> None:
+    shop = Shop(emulator)
+    shop.provide()
+    long = Subscription(topic=Topic("orders"), name="audit", resource="x" * 256)
+    found = examined(shop.adapter(), shop.subscription, long)
+    assert bad(found) == [Bad("wrong", "orders/audit", "declaration")]
+    assert "3 to 255" in of(found, "declaration").text
+    assert of(found, "generations").state == "ok", "the others are examined whole"

@@ -1,4 +1,4 @@
-"""What `crossbus doctor` asks AWS beyond `inspect`: whose credentials these are, what they permit, what is near full."""
+"""What `crossbus doctor` asks AWS beyond `inspect`: whose credentials these are, what they may, what is near full."""
 
 from __future__ import annotations
 

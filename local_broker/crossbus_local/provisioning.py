@@ -85,6 +85,7 @@ _CHECKS: Final = {
     "retention": "retention",
     "backstop": "backstop",
     "dead_letter": "dead-letter",
+    "eventgrid_filter": "filter",
 }
 """By setting, the check that it belongs to."""
 

@@ -127,42 +127,46 @@ class _Profile:
         return [self._line(one) for one in lines]
 
     async def _examine(self, clock: Clock) -> None:
-        installed = packages(self._profile.scheme)
-        if installed is not None:
-            self._results.append(installed)
-            if installed.state != "ok":
-                return
+        before = packages(self._profile.scheme)
+        if before and before[0].state != "ok":
+            self._results += before
+            return
         make = adapter_class(self._profile.scheme, self._profile.origin)
         adapter = self._given or make(self._profile, clock=clock)
         self._checks = catalog(adapter.checks)
-        configured = Result("configuration", "ok", self._profile.origin)
+        before.append(Result("configuration", "ok", self._profile.origin))
         if (nothing := _nothing_there(adapter)) is not None:
-            self._results += [configured, Result("endpoint", "ok", nothing)]
+            self._results += [*before, Result("endpoint", "ok", nothing)]
             self._results += declared(adapter, self._topology)
             return
         try:
             await guarded(adapter, adapter.open())
-            self._results.append(configured)
+            self._results += before
             self._results += declared(adapter, self._topology)
             await self._ask(adapter)
         finally:
             await adapter.close()
 
     async def _ask(self, adapter: Adapter) -> None:
-        """Ask an adapter that is open: first what it permits and how it does, then what there is."""
-        try:
-            self._results += await guarded(adapter, adapter.diagnose(self._topology))
-        except CrossbusError as error:
-            if check_of_error(error) in USELESS:
-                raise
-            self._results.append(Result("looked", "unknown", str(error)))
+        """Ask an adapter that is open: what there is, and of what can be, what is permitted and how full it is."""
         findings = [finding async for finding in self._inspect(adapter)]
-        self._results.append(Result("endpoint", "ok"))
         for finding in findings:
             self._resources[finding.name] = finding.resource
             self._results += of_finding(adapter.checks, finding, self._declared[finding.name])
         if len(findings) == len(self._declared):  # else something is there, and cannot be used
             self._results += of_place(findings)
+        seen = {finding.name for finding in findings}
+        rest = Topology(
+            tuple(one for one in self._topology.topics if one.name in seen),
+            tuple(one for one in self._topology.subscriptions if str(one) in seen),
+        )
+        try:
+            self._results += await guarded(adapter, adapter.diagnose(rest))
+        except CrossbusError as error:
+            if check_of_error(error) in USELESS:
+                raise
+            self._results.append(Result("looked", "unknown", str(error)))
+        self._results.append(Result("endpoint", "ok"))
 
     async def _inspect(self, adapter: Adapter) -> AsyncIterator[Finding]:
         """Give what there is; where something cannot be so, all others."""

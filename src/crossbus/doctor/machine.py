@@ -25,11 +25,11 @@ def python(version: Sequence[Any] = sys.version_info) -> Result:
     return Result("python", "ok", f"Python {shown}, crossbus {metadata.version('crossbus')}")
 
 
-def packages(scheme: str) -> Result | None:
-    """Check the packages of an adapter's extra; None for an adapter that has none, or is not crossbus's own."""
+def packages(scheme: str) -> list[Result]:
+    """Check the packages of an adapter's extra; nothing of an adapter that has none, or is not crossbus's own."""
     extra = extra_of(scheme)
     if not extra:
-        return None
+        return []
     wrong, well = [], []
     for name, least in _needs(extra):
         try:
@@ -41,10 +41,8 @@ def packages(scheme: str) -> Result | None:
             wrong.append(f"{name} {has} is installed; the {scheme} adapter needs {least} or newer")
         well.append(f"{name} {has}")
     if wrong:
-        return Result(
-            "packages", "wrong", "; ".join(wrong), mend=f"pip install --upgrade 'crossbus[{extra}]'"
-        )
-    return Result("packages", "ok", ", ".join(well))
+        return [Result("packages", "wrong", "; ".join(wrong))]
+    return [Result("packages", "ok", ", ".join(well))]
 
 
 def _needs(extra: str) -> Iterator[tuple[str, str | None]]:
