@@ -318,3 +318,9 @@ def test_a_closed_pipe_is_no_error(folder: Path) -> None:
         ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60
     )
     assert done.stderr == ""
+
+
+def test_the_page_of_checks_is_current() -> None:
+    script = Path(__file__).parent.parent / "scripts" / "gen_checks.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

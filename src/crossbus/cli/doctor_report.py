@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import typer
@@ -40,19 +40,31 @@ def report(found: Sequence[Examination]) -> None:
     print(summary(found))
 
 
-def _group(marks: _Marks, lines: Iterable[Examination]) -> None:
-    every = list(lines)
-    well = [one for one in every if one.state == "ok"]
+def _group(marks: _Marks, lines: Sequence[Examination]) -> None:
+    """Print what is well in one line, and the rest one by one, the worst first."""
+    well = [one for one in lines if one.state == "ok"]
     if well:
-        marks.line("ok", ", ".join(one.check for one in well))
-    for one in every:
-        if one.state == "ok":
-            continue
-        marks.line(one.state, f"{one.check}: {one.text or one.what}")
-        marks.more("why:  ", one.why)
-        marks.more("mend: ", one.mend)
-        if one.terraform:
-            marks.more("terraform: ", one.terraform)
+        marks.line("ok", ", ".join(map(_named, well)))
+    for state in ("wrong", "warning", "unknown"):
+        # One permission that is missing hides several things, and is said once.
+        said: dict[tuple[str, ...], list[Examination]] = {}
+        for one in lines:
+            if one.state == state:
+                key = (one.text, one.mend) if state == "unknown" else (one.check,)
+                said.setdefault(key, []).append(one)
+        for each in said.values():
+            first = each[0]
+            marks.line(first.state, f"{', '.join(one.check for one in each)}: {first.text or first.what}")
+            if len(each) == 1:
+                marks.more("why:  ", first.why)
+            marks.more("mend: ", first.mend)
+            if first.terraform:
+                marks.more("terraform: ", first.terraform)
+
+
+def _named(one: Examination) -> str:
+    """Name a check that is well; of credentials also whose they are."""
+    return f"{one.check} ({one.text})" if one.check == "credentials" and one.text else one.check
 
 
 def summary(found: Sequence[Examination]) -> str:
