@@ -26,9 +26,10 @@ HEAD = """\
 
 All that [`crossbus doctor`](../how-to/doctor.md) looks at. `-o json` and the report call a check by its name.
 
-*Proved on* says on what the test runs that breaks exactly this and sees it found: moto's server for AWS, Google's emulator of Pub/Sub,
-`crossbus serve`. **Recorded answers** are written after the providers' documentation, because neither emulator nor server knows permissions:
-what they say was never seen on a real cloud. A check marked `*` is also made of resources that are `external`.
+*Proved on* says on what the test runs that breaks exactly this and sees it found: moto's server for AWS, Google's
+emulator of Pub/Sub, `crossbus serve`. **Recorded answers** are written after the providers' documentation, because
+neither emulator nor server knows permissions: what they say was never seen on a real cloud. A check marked `*` is also
+made of resources that are `external`.
 """
 
 SECTIONS: Mapping[str, tuple[str, Mapping[str, Check]]] = {

@@ -18,10 +18,13 @@ from tests.test_cli import crossbus, environment, refused
 
 from crossbus.adapter import Adapter, Finding
 from crossbus.checks import Check, Difference, Result, clock_result
+from crossbus.clock import SystemClock
 from crossbus.config import load
+from crossbus.connections import check_capabilities
 from crossbus.doctor import PORTABLE, catalog
 from crossbus.doctor.found import of_finding
 from crossbus.doctor.machine import packages, python
+from crossbus.errors import UnsupportedError
 from crossbus.filters import exact
 from crossbus.registry import adapter_class
 from crossbus.topology import Subscription, Topic
@@ -49,6 +52,13 @@ bus = Bus()
 def bill(order: dict) -> None:
     raise SystemExit("nothing is handled")
 """
+PROVISION = """
+import asyncio, shop
+async def main():
+    async with shop.bus:
+        await shop.bus.provision()
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,26 +77,18 @@ def folder(tmp_path: Path, server: Server) -> Path:
 # --- declarations -----------------------------------------------------------------------------------------------------
 
 
-def test_a_capability_that_is_refused_is_said_as_at_start() -> None:
-    from crossbus.connections import check_capabilities
-    from crossbus.errors import UnsupportedError
-
-    ordered = BILLING.replace(ordered=True, lease=0.5)
-    url = "eventbridge:?region=eu-west-1&endpoint=http://127.0.0.1:9"
-    os.environ["AWS_MAX_ATTEMPTS"] = "1"
-    try:
-        found = examined(url, ordered)
-    finally:
-        del os.environ["AWS_MAX_ATTEMPTS"]
-    if bad(found)[0].check == "credentials":  # there are none at this desk: nothing more can be said
-        return
-    line = of(found, "capability")
-    profile = load(url).default
-    adapter = adapter_class(profile.scheme, "")(profile, clock=None)  # type: ignore[arg-type]
+def test_a_capability_that_is_refused_is_said_as_at_start(server: Server) -> None:
+    wanted = BILLING.replace(ordered=True, lease=0.5)
+    configuration = load(f"eventgrid:?endpoint=http://127.0.0.1:{server.port}")
+    line = of(examined(configuration, wanted), "capability")
+    profile = configuration.default
+    adapter = adapter_class(profile.scheme)(profile, clock=SystemClock())
     with pytest.raises(UnsupportedError) as caught:
-        check_capabilities(adapter, ordered)
-    assert str(caught.value) in line.text
-    assert "a lease of 0.5 s" in line.text, "and what else is refused"
+        check_capabilities(adapter, wanted)
+    assert (
+        line.text
+        == f"{caught.value}; subscription orders/billing: a lease of 0.5 s; eventgrid allows 60 to 300 s"
+    )
 
 
 def test_an_external_subscription_with_a_filter_says_what_becomes_of_the_others(server: Server) -> None:
@@ -181,20 +183,22 @@ def doctor(folder: Path, *words: str, **changes: str) -> subprocess.CompletedPro
 
 
 def test_a_program_from_missing_to_well(folder: Path) -> None:
-    done = doctor(folder, "shop:bus")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.isascii(), "plain in a pipe"
-    lines = done.stdout.splitlines()
-    assert "    wrong   subscription: subscription orders/billing is missing" in lines
-    assert "            mend: crossbus provision shop:bus" in lines
-    assert lines[-1].startswith(f"{len(of_json(folder))} checked: ")
-    assert lines[-1].endswith("1 warning, 2 wrong")
-    code = "import asyncio, shop\nasync def go():\n async with shop.bus: await shop.bus.provision()\nasyncio.run(go())"
-    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), check=True, timeout=60)
-    done = doctor(folder, "shop:bus")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "wrong" not in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(" well")
+    with Server() as own:
+        (folder / "crossbus.toml").write_text(FILE.format(url=own.url))
+        done = doctor(folder, "shop:bus")
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.isascii(), "plain in a pipe"
+        lines = done.stdout.splitlines()
+        assert "    wrong   subscription: subscription orders/billing is missing" in lines
+        assert "            mend: crossbus provision shop:bus" in lines
+        assert lines[-1] == f"{len(of_json(folder))} checked: 7 well, 1 warning, 2 wrong"
+        subprocess.run(
+            [sys.executable, "-c", PROVISION], cwd=folder, env=environment(), check=True, timeout=60
+        )
+        done = doctor(folder, "shop:bus")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "wrong" not in done.stdout
+        assert done.stdout.splitlines()[-1].endswith(" well")
 
 
 def of_json(folder: Path, *words: str) -> list[dict[str, Any]]:
@@ -221,17 +225,30 @@ def test_lines_are_columns(folder: Path) -> None:
 
 def test_without_a_program_what_the_file_lists_is_examined(folder: Path) -> None:
     done = doctor(folder)
-    assert "subscription orders/billing" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "  subscription orders/billing" in done.stdout.splitlines()
     assert "profile other (local:other)" in done.stdout, "where a topic lives elsewhere"
-    assert "crossbus provision MODULE:BUS" in done.stdout
-    assert done.returncode in (0, 1)
+    assert "mend: crossbus provision MODULE:BUS" in done.stdout
+    (folder / "crossbus.toml").write_text('default_profile = "m"\n[profiles.m]\nurl = "local:"\n')
+    done = doctor(folder)
+    assert (
+        done.stderr
+        == "note: crossbus.toml lists no topic and no subscription; name the program: MODULE:BUS\n"
+    )
+    assert done.returncode == 0
 
 
 def test_options_stand_in_what_mends(folder: Path, server: Server) -> None:
     (folder / "crossbus.toml").unlink()
-    done = doctor(folder, "shop:bus", "--url", server.url.replace("127.0.0.1", "localhost"))
-    if "wrong" in done.stdout:
-        assert f"crossbus provision shop:bus --url local+http://localhost:{server.port}" in done.stdout
+    done = doctor(folder, "shop:bus", "--url", server.url)
+    assert f"mend: crossbus provision shop:bus --url {server.url}\n" in done.stdout
+
+
+def test_a_topic_of_a_profile_that_is_not_there_is_a_finding() -> None:
+    lost = Subscription(topic=Topic("orders", profile="finance"), name="billing")
+    found = examined("local:", lost)
+    assert bad(found) == [Bad("wrong", "", "configuration")]
+    assert "profile 'finance'" in of(found, "configuration").text
 
 
 @pytest.mark.parametrize(
@@ -324,3 +341,35 @@ def test_the_page_of_checks_is_current() -> None:
     script = Path(__file__).parent.parent / "scripts" / "gen_checks.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- what mends exists ------------------------------------------------------------------------------------------------
+
+ALL = {
+    (scheme, name): check
+    for scheme in ("local", "eventbridge", "pubsub", "eventgrid")
+    for name, check in catalog(adapter_class(scheme).checks).items()
+}
+MODULES = Path(__file__).parent.parent / "terraform" / "modules"
+
+
+def test_the_commands_that_mend_exist() -> None:
+    mends = " ".join(check.mend for check in ALL.values()).replace("{provision}", "crossbus provision")
+    named = set(re.findall(r"\bcrossbus ((?!doctor\b)[a-z]+)", mends))
+    known = set(re.findall(r"^  ([a-z]+) ", crossbus("--help").stdout, re.M))
+    assert named >= {"provision", "config"}
+    assert named - known <= {"provision", "topology"}, "these two come with the topology's own commands"
+
+
+def test_the_parts_of_the_terraform_modules_that_mend_exist() -> None:
+    """Where the modules are: every line names one of them, and one of its variables."""
+    for (scheme, name), check in ALL.items():
+        if not check.terraform:
+            continue
+        match = re.fullmatch(r"module (\w+), variable (\w+)(: \w+)?", check.terraform)
+        assert match is not None, (scheme, name)
+        assert match[1] == scheme, name
+        if MODULES.exists():
+            text = "".join(file.read_text("utf-8") for file in (MODULES / scheme).glob("*.tf"))
+            assert f'variable "{match[2]}"' in text, (scheme, name)
+            assert match[3] is None or match[3][2:] in text, (scheme, name)

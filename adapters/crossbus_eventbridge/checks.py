@@ -75,7 +75,7 @@ _QUEUES: Final[Mapping[str, Check]] = {
         "EventBridge drops an event that is too large for the queue, and says so in a metric only",
         _PROVISION,
         _MOTO,
-        terraform="module eventbridge, variable max_message_size",
+        terraform="module eventbridge, variable max_message_bytes",
         theirs=True,
     ),
     "encryption": Check(
@@ -85,7 +85,7 @@ _QUEUES: Final[Mapping[str, Check]] = {
         "{provision}; a key of KMS that is not declared is first taken off by hand: aws sqs set-queue-attributes "
         "--queue-url URL --attributes KmsMasterKeyId=",
         _MOTO,
-        terraform="module eventbridge, variable kms_key_arn",
+        terraform="module eventbridge, variable kms_key",
         theirs=True,
     ),
     "consume-permitted": Check(
@@ -95,7 +95,7 @@ _QUEUES: Final[Mapping[str, Check]] = {
         "attach a policy with sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility and sqs:GetQueueUrl "
         "on the queue to the role that consumes",
         _RECORDED,
-        terraform="module eventbridge, output consumer_policy_json",
+        terraform="module eventbridge, variable access: consume",
         theirs=True,
         by_inspect=False,
     ),
@@ -106,7 +106,7 @@ _QUEUES: Final[Mapping[str, Check]] = {
         "attach a policy with sqs:SendMessage and sqs:GetQueueUrl on the queue of the dead letter to the role that "
         "consumes",
         _RECORDED,
-        terraform="module eventbridge, output consumer_policy_json",
+        terraform="module eventbridge, variable access: consume",
         theirs=True,
         by_inspect=False,
     ),
@@ -129,7 +129,7 @@ _BUS: Final[Mapping[str, Check]] = {
         "attach a policy with events:PutEvents on the bus to the role that publishes",
         _RECORDED,
         state="warning",
-        terraform="module eventbridge, output publisher_policy_json",
+        terraform="module eventbridge, variable access: publish",
         theirs=True,
         by_inspect=False,
     ),

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from crossbus.checks import Result
-from crossbus.cli.exits import ExitCode
+from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.showing import print_json, print_line
 from crossbus.config import Configuration, load
 from crossbus.doctor import Target, examine
@@ -73,7 +73,10 @@ def _target(program: str | None, url: str | None, profile: str | None, config: s
     provision = shlex.join(command)
     if program is None:
         configuration = load(url, profile=profile, config=config)
-        return Target(configuration, _of_file(configuration), provision)
+        topology = _of_file(configuration)
+        if not topology.topics:
+            note(f"{configuration.label} lists no topic and no subscription; name the program: MODULE:BUS")
+        return Target(configuration, topology, provision)
     from crossbus.cli.loading import load_bus
     from crossbus.cli.run import choose, inner
 

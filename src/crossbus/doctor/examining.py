@@ -61,7 +61,11 @@ async def examine(
     """
     clock = SystemClock() if clock is None else clock
     found = [line_of(python())]
-    for profile, topology in _divide(target):
+    try:
+        parts = list(_divide(target))
+    except CrossbusError as error:
+        return [*found, line_of(Result("configuration", "wrong", str(error)))]
+    for profile, topology in parts:
         found += await _Profile(target, profile, topology, adapter).examine(clock)
     return found
 
