@@ -17,11 +17,12 @@ from tests.server_process import Server
 from tests.test_cli import crossbus, environment, refused
 
 from crossbus.adapter import Adapter, Finding
-from crossbus.checks import Check, Difference, Result, clock_result
+from crossbus.checks import Check, Difference, Result, State, clock_result
+from crossbus.cli.doctor_report import report
 from crossbus.clock import SystemClock
 from crossbus.config import load
 from crossbus.connections import check_capabilities
-from crossbus.doctor import PORTABLE, catalog
+from crossbus.doctor import PORTABLE, Examination, catalog
 from crossbus.doctor.found import of_finding
 from crossbus.doctor.machine import packages, python
 from crossbus.errors import UnsupportedError
@@ -327,6 +328,30 @@ def test_marks_and_colours_on_a_terminal(folder: Path) -> None:
     assert "✓" in text
     assert "\x1b[32m" in text
     assert all(len(line.rstrip("\r")) <= 110 for line in text.splitlines())
+
+
+def test_one_permission_that_is_missing_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def line(check: str, state: State, text: str) -> Examination:
+        return Examination("p", "subscription", "a/b", "q", check, state, "w", text, "why", "mend")
+
+    report([line("x", "unknown", "needs z"), line("y", "unknown", "needs z"), line("k", "wrong", "is l")])
+    assert capsys.readouterr().out.splitlines() == [
+        "profile p (q)",
+        "  subscription a/b (q)",
+        "    wrong   k: is l",
+        "            why:  why",
+        "            mend: mend",
+        "    unknown x, y: needs z",
+        "            mend: mend",
+        "3 checked: 1 wrong, 2 unknown",
+    ]
+    report([line("x", "warning", "a\x1b[2J\nb")] * 2)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "    warning x: a\\x1b[2J\\nb",
+        "            why:  why",
+        "            mend: mend",
+        "2 checked: 2 warnings",
+    ]
 
 
 def test_a_closed_pipe_is_no_error(folder: Path) -> None:

@@ -63,8 +63,8 @@ def _group(marks: _Marks, lines: Sequence[Examination]) -> None:
 
 
 def _named(one: Examination) -> str:
-    """Name a check that is well; of credentials also whose they are."""
-    return f"{one.check} ({one.text})" if one.check == "credentials" and one.text else one.check
+    """Name a check that is well; of credentials also whose they are, and of an endpoint what is special there."""
+    return f"{one.check} ({one.text})" if one.text and one.check in ("credentials", "endpoint") else one.check
 
 
 def summary(found: Sequence[Examination]) -> str:

@@ -170,7 +170,8 @@ class _Profile:
             if check_of_error(error) in USELESS:
                 raise
             self._results.append(Result("looked", "unknown", str(error)))
-        self._results.append(Result("endpoint", "ok"))
+        here = "on this machine: opening the bus makes what is missing" if adapter.is_local else ""
+        self._results.append(Result("endpoint", "ok", here))
 
     async def _inspect(self, adapter: Adapter) -> AsyncIterator[Finding]:
         """Give what there is; where something cannot be so, all others."""

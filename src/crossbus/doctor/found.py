@@ -62,4 +62,5 @@ def one_by_one(topology: Topology) -> Iterator[Topology]:
 def unseen(results: Sequence[Result], declared: int) -> Iterator[Result]:
     """Say that nothing could be looked at, where something else says why."""
     if declared and any(one.check in USELESS and one.state == "wrong" for one in results):
-        yield Result("looked", "unknown", f"{declared} declared topics and subscriptions were not looked at")
+        said = f"{declared} declared topics and subscriptions were not looked at"
+        yield Result("looked", "unknown", said, mend="mend what is wrong above, and look again")
