@@ -345,9 +345,12 @@ def test_one_permission_that_is_missing_is_said_once(capsys: pytest.CaptureFixtu
         "            mend: mend",
         "3 checked: 1 wrong, 2 unknown",
     ]
-    report([line("x", "warning", "a\x1b[2J\nb")] * 2)
+    report([line("x", "warning", "a\x1b[2J\nb"), line("y", "warning", "c")])
     assert capsys.readouterr().out.splitlines()[2:] == [
         "    warning x: a\\x1b[2J\\nb",
+        "            why:  why",
+        "            mend: mend",
+        "    warning y: c",
         "            why:  why",
         "            mend: mend",
         "2 checked: 2 warnings",

@@ -202,11 +202,12 @@ def test_a_control_plane_that_forbids_is_unknown(entra: Shop, azure: World) -> N
 def test_a_key_that_is_refused(azure: World) -> None:
     shop = Shop(azure.url, f"orders-{new_id()[:8]}", lambda: azure.adapter())
     shop.provide()
-    right, azure.namespace.key = azure.namespace.key, "another"
+    right = azure.namespace.key
+    azure.namespace.key = azure.namespace.next_key = "another"
     try:
         found = examined(shop.adapter(), shop.subscription)
     finally:
-        azure.namespace.key = right
+        azure.namespace.key = azure.namespace.next_key = right
     assert bad(found) == [Bad("wrong", "", "credentials"), Bad("unknown", "", "looked")]
     assert right not in str(found)
 
