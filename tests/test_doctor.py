@@ -401,3 +401,24 @@ def test_the_parts_of_the_terraform_modules_that_mend_exist() -> None:
             text = "".join(file.read_text("utf-8") for file in (MODULES / scheme).glob("*.tf"))
             assert f'variable "{match[2]}"' in text, (scheme, name)
             assert match[3] is None or match[3][2:] in text, (scheme, name)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "folder"),
+    [
+        ("eventbridge", "adapters/crossbus_eventbridge"),
+        ("pubsub", "adapters/crossbus_pubsub"),
+        ("eventgrid", "adapters/crossbus_eventgrid"),
+        ("local", "local_broker/crossbus_local"),
+    ],
+)
+def test_every_difference_and_result_belongs_to_a_check(scheme: str, folder: str) -> None:
+    known = set(catalog(adapter_class(scheme).checks))
+    if scheme == "eventbridge":
+        from crossbus_eventbridge.checks import V2
+
+        known |= set(V2)
+    source = "".join(file.read_text("utf-8") for file in (Path(__file__).parent.parent / folder).glob("*.py"))
+    named = set(re.findall(r'\b(?:Difference|Result)\(\s*"([a-z-]+)"', source))
+    assert named
+    assert named <= known

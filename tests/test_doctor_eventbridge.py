@@ -187,6 +187,11 @@ BROKEN: dict[str, tuple[str, State, Callable[[Shop], None]]] = {
         lambda shop: shop.set(shop.queue, MessageRetentionPeriod="60"),
     ),
     "small messages": ("message-size", "wrong", lambda shop: shop.set(shop.queue, MaximumMessageSize="1024")),
+    "messages of the size of 2024": (
+        "message-size",
+        "warning",
+        lambda shop: shop.set(shop.queue, MaximumMessageSize="262144"),
+    ),
     "small dead messages": (
         "message-size",
         "wrong",

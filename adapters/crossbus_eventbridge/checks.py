@@ -72,7 +72,8 @@ _QUEUES: Final[Mapping[str, Check]] = {
     "message-size": Check(
         "subscription",
         "both queues take messages of the largest size",
-        "EventBridge drops an event that is too large for the queue, and says so in a metric only",
+        "EventBridge drops an event that is too large for the queue, and says so in a metric only; from 262,144 bytes "
+        "on, which few events have, it is a warning",
         _PROVISION,
         _MOTO,
         terraform="module eventbridge, variable max_message_bytes",

@@ -27,6 +27,7 @@ __all__ = [
     "RULE_NAME_LENGTH",
     "SHORTEST_RETENTION",
     "TARGETS",
+    "USUAL_BYTES",
     "V2",
     "V2_BATCH",
     "V2_REQUEST_BYTES",
@@ -38,6 +39,8 @@ POLLERS: Final = 10
 """The most ReceiveMessage calls of one receiver under way at once."""
 MESSAGE_BYTES: Final = 1_048_576
 """The most bytes of a message of SQS."""
+USUAL_BYTES: Final = 262_144
+"""The most bytes of a message of SQS before August 2025, and so of most queues: few events are larger."""
 REQUEST_BYTES: Final = 1_048_575
 """The most bytes of all entries of one PutEvents: less than 1 MB."""
 ENVELOPE_BYTES: Final = 8_576

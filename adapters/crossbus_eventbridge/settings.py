@@ -16,6 +16,7 @@ from crossbus_eventbridge.limits import (
     LONGEST_RETENTION,
     MESSAGE_BYTES,
     SHORTEST_RETENTION,
+    USUAL_BYTES,
 )
 
 __all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "short_lived"]
@@ -87,6 +88,7 @@ def differences(has: Mapping[str, str], wanted: Mapping[str, str], *, dead: bool
         Difference(
             "dead-letter-retention" if dead and name == "MessageRetentionPeriod" else _CHECKS[name],
             f"{_TITLES[name]} {_shown(name, has.get(name))}, declared {_shown(name, value)}",
+            "warning" if name == "MaximumMessageSize" else None,  # if it is dangerous, `hazards` says so
         )
         for name, value in wanted.items()
         if _shown(name, has.get(name)) != _shown(name, value)
@@ -112,6 +114,7 @@ def hazards(name: str, has: Mapping[str, str], *, by_role: bool = False) -> list
                 "message-size",
                 f"queue {name} takes messages of {size:,} bytes; EventBridge drops a larger one in silence, and an "
                 f"event may have {EVENTBRIDGE.event_bytes:,}: set its MaximumMessageSize to {MESSAGE_BYTES}",
+                "warning" if size >= USUAL_BYTES else "wrong",
             )
         )
     if has.get("KmsMasterKeyId") == "alias/aws/sqs" and not by_role:

@@ -50,6 +50,8 @@ class Difference(NamedTuple):
     """The name of the check that is not well, of `Adapter.checks`."""
     text: str
     """What it is, and what is declared, for people."""
+    state: Literal["warning", "wrong"] | None = None
+    """How bad it is, if not as the check says."""
 
 
 class Result(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from crossbus.adapter import Finding
-from crossbus.checks import Check, Result
+from crossbus.checks import Check, Difference, Result, State, texts
 from crossbus.topology import Subscription, Topic, Topology
 
 __all__ = ["USELESS", "of_finding", "of_place", "one_by_one", "unseen"]
@@ -23,14 +23,15 @@ def of_finding(
     if finding.state == "unknown":
         yield Result("looked", "unknown", finding.detail, name)
         return
-    said: dict[str, list[str]] = {}
-    for check, text in finding.differences:
-        said.setdefault(check if check in checks else "declaration", []).append(text)
+    said: dict[str, list[Difference]] = {}
+    for one in finding.differences:
+        said.setdefault(one.check if one.check in checks else "declaration", []).append(one)
     if finding.state != "ok" and not said:  # an adapter that does not say by which check
-        said["declaration"] = [finding.detail or f"{finding.resource} is missing"]
+        said["declaration"] = [Difference("", finding.detail or f"{finding.resource} is missing")]
     for check, found in said.items():
-        state = checks[check].state if check in checks else "wrong"
-        yield Result(check, state, "; ".join(dict.fromkeys(found)), name)
+        otherwise = checks[check].state if check in checks else "wrong"
+        state: State = "wrong" if "wrong" in {one.state or otherwise for one in found} else "warning"
+        yield Result(check, state, "; ".join(dict.fromkeys(texts(found))), name)
     if finding.state == "missing":
         return
     for check, about in checks.items():
