@@ -36,6 +36,7 @@ __all__ = [
     "DeadLetterQueue",
     "Finding",
     "LeaseOutcome",
+    "ListsSubscriptions",
     "Looking",
     "PausesForAll",
     "PutBack",
@@ -44,6 +45,7 @@ __all__ = [
     "ReplayFrom",
     "SendOutcome",
     "Settlement",
+    "Standing",
     "Wire",
 ]
 
@@ -194,6 +196,23 @@ class PausesForAll(Protocol):
 
     async def pause_for_all(self, subscription: Subscription, paused: bool) -> bool:
         """Have the provider hand out nothing of a subscription, or go on. True if that is new."""
+        ...
+
+
+class Standing(NamedTuple):
+    """A subscription that there is, whether or not a program here declares it."""
+
+    subscription: Subscription
+    paused: bool
+    """True if the provider keeps it from all of its consumers."""
+
+
+@runtime_checkable
+class ListsSubscriptions(Protocol):
+    """An adapter that can say which subscriptions there are."""
+
+    async def subscriptions(self) -> Sequence[Standing]:
+        """Return all that belong to the profile, temporary ones aside, in the order of their names."""
         ...
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from crossbus.bus import Bus
 from crossbus.cli.control import Steering, beside
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.loading import load_bus
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import only_here
 from crossbus.errors import ConfigurationError, DeclarationError
 from crossbus.probes import listening, parse_address
