@@ -6,11 +6,12 @@ The wire form, the names and the settings of queues are the same, so that a prog
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from crossbus.adapter import Adapter, Change, Compilation, Finding, Received, Standing, Wire
 from crossbus.capabilities import CAPABILITIES, Capabilities, DelayRange, FilterSupport, LeaseLimits
+from crossbus.checks import Check
 from crossbus.clock import Clock
 from crossbus.codecs import decode_json, encode_json
 from crossbus.event import Event
@@ -55,6 +56,8 @@ def broker_capabilities(absent: frozenset[str]) -> Capabilities:
 
 class BrokerAdapter(Adapter):
     """An adapter of the local broker. See the module's text."""
+
+    checks: Mapping[str, Check] = provisioning.CHECKS
 
     def __init__(self, profile: Profile, *, clock: Clock) -> None:
         super().__init__(profile, clock=clock)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crossbus.cli import dlq, operating, watching
+from crossbus.cli import dlq, operating, topology, watching
 from crossbus.cli.options import Config, Debug, ProfileName, Url
 from crossbus.cli.registering import QuickGroup, examples, registers
 
@@ -462,4 +462,5 @@ def conformance(
 
 operating.add_to(app)
 app.add_typer(dlq.app)
+topology.add_to(app)
 watching.register(app)
