@@ -464,7 +464,13 @@ def test_the_newer_api_is_examined_by_the_same_frame(aws: World, name: str) -> N
         for one in buses.get_paginator("list_subscribers").paginate().search("Subscribers[]")
         if one["Name"] == shop.queue
     )
-    buses.delete_subscriber(SubscriberArn=subscriber["SubscriberArn"])
+    arn = subscriber["SubscriberArn"]
+    buses.update_subscriber(SubscriberArn=arn, State="STOPPED")
+    assert bad(examined(url, shop.subscription)) == shop.wrong("subscriber-delivers")
+    buses.update_subscriber(SubscriberArn=arn, State="RUNNING")
+    narrowed = shop.subscription.replace(filter=exact(type="another"))
+    assert bad(examined(url, narrowed)) == shop.wrong("subscriber-settings")
+    buses.delete_subscriber(SubscriberArn=arn)
     buses.close()
     assert bad(examined(url, shop.subscription)) == shop.wrong("subscriber")
 
