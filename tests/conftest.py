@@ -55,6 +55,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any(
+        "test_terraform" in getattr(one, "nodeid", "")
+        for ones in terminalreporter.stats.values()
+        for one in ones
+    ):
+        from terraform_world import level
+
+        terminalreporter.section("terraform/")
+        for line in level():
+            terminalreporter.line(line)
     if CI and _skipped:
         terminalreporter.section("skipped, though nothing in tests/conftest.py allows it", red=True)
         for line in _skipped:

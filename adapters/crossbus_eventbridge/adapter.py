@@ -205,6 +205,12 @@ class EventBridgeAdapter(Adapter):
         for change in changes:
             await change.payload()
 
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return names, pattern and settings. Raises `UnsupportedError` with ``api=v2``."""
+        return self.api.exported(declared)
+
     # --- optional -----------------------------------------------------------------------------------------------
 
     def dead_letters(self, subscription: Subscription) -> DeadLetterQueue:

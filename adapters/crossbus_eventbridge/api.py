@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
@@ -45,6 +45,10 @@ class EventBridgeApi(ABC):
     @abstractmethod
     def compile(self, filter: Filter) -> Compilation:
         """Divide a filter."""
+
+    @abstractmethod
+    def exported(self, declared: Topic | Subscription) -> dict[str, Any]:
+        """Return what another tool has to know to create it. Needs no connection."""
 
     @abstractmethod
     async def inspect(self, topology: Topology) -> list[Finding]:

@@ -19,7 +19,7 @@ from crossbus_eventbridge.limits import (
     USUAL_BYTES,
 )
 
-__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "short_lived"]
+__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "receives", "short_lived"]
 
 _TITLES: Final = {
     "VisibilityTimeout": "lease",
@@ -62,9 +62,14 @@ def dead_attributes(subscription: Subscription) -> dict[str, str]:
     }
 
 
+def receives(subscription: Subscription) -> int:
+    """Return after how many receives SQS moves a message into the dead letter by itself."""
+    return DEFAULT_BACKSTOP if subscription.backstop is None else subscription.backstop
+
+
 def _redrive(subscription: Subscription, dead_arn: str) -> str:
-    receives = DEFAULT_BACKSTOP if subscription.backstop is None else subscription.backstop
-    return json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": receives}, separators=(",", ":"))
+    policy = {"deadLetterTargetArn": dead_arn, "maxReceiveCount": receives(subscription)}
+    return json.dumps(policy, separators=(",", ":"))
 
 
 def _encryption(subscription: Subscription) -> dict[str, str]:
@@ -77,7 +82,7 @@ def _retention(subscription: Subscription) -> int:
     if not SHORTEST_RETENTION <= subscription.retention <= LONGEST_RETENTION:
         raise DeclarationError(
             f"subscription {subscription}: a retention of {subscription.retention:g} s; SQS keeps messages for "
-            f"{SHORTEST_RETENTION:g} to {LONGEST_RETENTION:g} s (14 days)"
+            f"{SHORTEST_RETENTION:.0f} to {LONGEST_RETENTION:.0f} s (14 days)"
         )
     return round(subscription.retention)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from crossbus.adapter import (
     Adapter,
@@ -38,7 +38,7 @@ from crossbus.names import resource_name, subscription_resource
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventgrid import diagnosing, provisioning
+from crossbus_eventgrid import diagnosing, exporting, provisioning
 from crossbus_eventgrid.arm import ArmControl, ArmPlace
 from crossbus_eventgrid.checks import CHECKS
 from crossbus_eventgrid.compiling import compile_filter, native_text
@@ -68,6 +68,7 @@ class EventGridAdapter(Adapter):
         "temporary_subscriptions": "Microsoft.EventGrid/namespaces/topics/eventSubscriptions/write and /delete "
         "(EventGrid Contributor) on the namespace, and EventGrid Data Receiver on the topic",
     }
+    example_target: ClassVar[str] = "namespace.region-1.eventgrid.azure.net"
     parameters: ClassVar[dict[str, str]] = {
         "endpoint": "the URL of the namespace, instead of a host name; http:// on this machine only",
         "subscription_id": "the Azure subscription of the namespace, to provision; default AZURE_SUBSCRIPTION_ID",
@@ -229,6 +230,12 @@ class EventGridAdapter(Adapter):
         with self._controlling():
             for change in changes:
                 await change.payload()
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return names, filter and settings."""
+        return exporting.exported(self, declared)
 
     def control(self) -> Control:
         """Return the control plane, made when first needed. Raises `NoControl` if the profile does not say where."""

@@ -29,17 +29,17 @@ from crossbus.filters import Filter
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_pubsub import diagnosing, encoding, filters, temporary
+from crossbus_pubsub import diagnosing, encoding, exporting, filters, temporary
 from crossbus_pubsub.checks import CHECKS
 from crossbus_pubsub.connecting import connect, endpoint_of
 from crossbus_pubsub.dead_letters import PubSubDeadLetters, PulledShelf
 from crossbus_pubsub.errors import code_of
-from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names
+from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names, short
 from crossbus_pubsub.options import check_options, native_text
 from crossbus_pubsub.provisioning import Provisioner
 from crossbus_pubsub.receiver import PubSubReceiver
 from crossbus_pubsub.replays import Replays
-from crossbus_pubsub.sources import find_sources
+from crossbus_pubsub.sources import find_sources, others
 
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
@@ -69,6 +69,7 @@ class PubSubAdapter(Adapter):
         "temporary_subscriptions": "roles/pubsub.editor on the project, or pubsub.subscriptions.create, .consume and "
         ".delete there, and pubsub.topics.attachSubscription on the topic",
     }
+    example_target: ClassVar[str] = "my-project"
     parameters: ClassVar[dict[str, str]] = {
         "endpoint": "HOST:PORT of a regional endpoint, or of an emulator; default pubsub.googleapis.com",
         "impersonate": "the e-mail address of a service account to act as",
@@ -267,6 +268,20 @@ class PubSubAdapter(Adapter):
         """Carry out a plan that this adapter made."""
         for change in changes:
             await change.payload()
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the predecessors of a subscription whose filter was changed, which are not pruned yet."""
+        if subscription.external or subscription.resource:
+            return []
+        current = self.names.subscription(subscription, native_text(subscription))
+        return sorted(map(short, await others(self.client, self.names, subscription, current)))
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return names, filter and settings, and the generations that `previous` knew and that may not be empty."""
+        project = self.profile.target or self.profile.parameters.get("project") or self.example_target
+        return exporting.exported(Names(self.profile, project), declared, previous)
 
     # --- optional, each keyed by a capability --------------------------------------------------------------------
 

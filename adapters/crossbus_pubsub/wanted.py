@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from crossbus.checks import Difference
+from crossbus.errors import UnsupportedError
 from crossbus.topology import Subscription
 from crossbus_pubsub.naming import Names, short
 from crossbus_pubsub.options import flag
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
 
 __all__ = [
+    "DEAD_RETENTION",
     "DEFAULT_BACKSTOP",
     "NAMED",
     "OWNED",
@@ -20,6 +23,8 @@ __all__ = [
     "Wanted",
     "dead_subscription",
     "labels",
+    "receives",
+    "retention",
     "subscription",
 ]
 
@@ -30,6 +35,8 @@ NAMED: Final = "crossbus-names"
 DEFAULT_BACKSTOP: Final = 100
 RETENTION: Final = 604_800
 """Seconds: Pub/Sub's own default, seven days."""
+SHORTEST_RETENTION: Final = 600
+"""Seconds. https://cloud.google.com/pubsub/docs/subscription-properties#message_retention_duration"""
 DEAD_RETENTION: Final = 2_678_400
 """Seconds: the most that Pub/Sub has, 31 days. The emulator has seven."""
 
@@ -71,6 +78,26 @@ class Wanted:
         return found
 
 
+def retention(declared: Subscription) -> int:
+    """Return for how many seconds a subscription keeps what nobody acknowledges.
+
+    Raises `UnsupportedError` for a time that Pub/Sub does not allow.
+    """
+    wanted = declared.retention or RETENTION
+    if not SHORTEST_RETENTION <= wanted <= DEAD_RETENTION:
+        raise UnsupportedError(
+            f"subscription {declared}: a retention of {wanted:g} s; pubsub allows {SHORTEST_RETENTION} to "
+            f"{DEAD_RETENTION} s (31 days)",
+            capability="provision",
+        )
+    return round(wanted)
+
+
+def receives(declared: Subscription) -> int:
+    """Return after how many receives Pub/Sub dead-letters by itself."""
+    return declared.backstop or DEFAULT_BACKSTOP
+
+
 def labels(names: Names, kind: str) -> dict[str, str]:
     """Return the labels of what `provision` makes: a topic, a subscription, or a dead-letter."""
     return {OWNED: kind, NAMED: names.mark}
@@ -81,16 +108,16 @@ def subscription(client: Client, names: Names, declared: Subscription, filter: s
     request = client.type("Subscription")(
         name=names.subscription(declared, filter),
         topic=names.topic(declared.topic),
-        ack_deadline_seconds=round(declared.lease),
+        ack_deadline_seconds=math.ceil(declared.lease),
         retain_acked_messages=flag(declared, "retain_acked", True),
         enable_message_ordering=declared.ordered,
         enable_exactly_once_delivery=flag(declared, "exactly_once", False),
         filter=filter,
         labels=labels(names, "subscription"),
     )
-    request.message_retention_duration.seconds = round(declared.retention or RETENTION)
+    request.message_retention_duration.seconds = retention(declared)
     request.dead_letter_policy.dead_letter_topic = names.topic(declared.dead_letter)
-    request.dead_letter_policy.max_delivery_attempts = declared.backstop or DEFAULT_BACKSTOP
+    request.dead_letter_policy.max_delivery_attempts = receives(declared)
     request.expiration_policy.SetInParent()  # without a time: it never removes itself
     return Wanted(request)
 

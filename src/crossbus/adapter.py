@@ -36,6 +36,7 @@ __all__ = [
     "DeadLetterQueue",
     "Finding",
     "LeaseOutcome",
+    "ListsSubscriptions",
     "Looking",
     "PausesForAll",
     "PutBack",
@@ -44,6 +45,7 @@ __all__ = [
     "ReplayFrom",
     "SendOutcome",
     "Settlement",
+    "Standing",
     "Wire",
 ]
 
@@ -197,6 +199,23 @@ class PausesForAll(Protocol):
         ...
 
 
+class Standing(NamedTuple):
+    """A subscription that there is, whether or not a program here declares it."""
+
+    subscription: Subscription
+    paused: bool
+    """True if the provider keeps it from all of its consumers."""
+
+
+@runtime_checkable
+class ListsSubscriptions(Protocol):
+    """An adapter that can say which subscriptions there are."""
+
+    async def subscriptions(self) -> Sequence[Standing]:
+        """Return all that belong to the profile, temporary ones aside, in the order of their names."""
+        ...
+
+
 class Backlog(NamedTuple):
     """How much waits in a subscription. None where the provider does not tell."""
 
@@ -308,6 +327,8 @@ class Adapter(ABC):
     """The name of its entry point, which is the scheme of its URLs."""
     parameters: ClassVar[Mapping[str, str]] = {}
     """The URL parameters that it takes, each with one line of help. Any other is an error."""
+    example_target: ClassVar[str] = ""
+    """What may stand as the target of a URL of it: `exported` is asked of adapters that have no place of their own."""
     permissions: Mapping[str, str] = {}
     """By capability, what the provider's administrator has to permit for it, in the provider's words: for people. An
     instance may have others of its own (an API variant)."""
@@ -395,6 +416,28 @@ class Adapter(ABC):
     async def provision(self, changes: Sequence[Change]) -> None:
         """Carry out a plan. Running it twice is harmless."""
         raise self._lacks("provision", "provision")
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the provider's names of what consumers of a subscription read besides: what a changed filter left.
+
+        Only who provisions may be allowed to list it; what he sees is written beside the configuration as
+        ``options.generations``. Empty where a filter can be changed.
+        """
+        return ()
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any] | None:
+        """Return what another tool has to know to create a topic or a subscription as `provision` would.
+
+        The provider's names, the native filter and what `provision` sets besides: plain data for JSON, as
+        ``docs/reference/topology-document.md`` lists it for each provider. The same each time; without a connection,
+        an SDK or a credential. `previous` is what it said of this subscription before, for a provider where what was
+        made then must stay for a while. None if there is nothing that could be created.
+
+        Raises what opening would raise for a declaration that the provider cannot hold.
+        """
+        return None
 
     # --- optional, each keyed by a capability --------------------------------------------------------------------
 

@@ -122,8 +122,12 @@ class Connections:
         """Say what provisioning would do, by adapter."""
         return [
             (adapter, await guarded(adapter, adapter.plan(part, prune=prune)))
-            for adapter, part in await self._divide(topology.topics, topology.subscriptions)
+            for adapter, part in await self.divided(topology)
         ]
+
+    async def divided(self, topology: Topology) -> list[tuple[Adapter, Topology]]:
+        """Divide what is declared between the adapters that hold it, which are opened if need be."""
+        return await self._divide(topology.topics, topology.subscriptions)
 
     async def _divide(
         self, topics: Iterable[Topic], subscriptions: Iterable[Subscription]
@@ -147,7 +151,8 @@ class Connections:
                 raise provider_error(
                     ErrorCode.NOT_FOUND,
                     f"{finding.kind} {finding.name!r} does not exist on {adapter.name} (looked for "
-                    f"{finding.resource}); create it with await bus.provision(), or as you create other resources",
+                    f"{finding.resource}); create it with crossbus provision or await bus.provision(), or as you "
+                    "create other resources",
                 )
             if finding.state == "unknown":
                 unknown.setdefault(finding.detail, finding.name)

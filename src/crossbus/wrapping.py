@@ -124,6 +124,16 @@ class WrappedAdapter(Adapter):
         """As the inner adapter."""
         await self.inner.provision(changes)
 
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """As the inner adapter."""
+        return await self.inner.generations(subscription)
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any] | None:
+        """As the inner adapter."""
+        return self.inner.exported(declared, previous)
+
     def dead_letters(self, subscription: Subscription) -> DeadLetterQueue:
         """As the inner adapter."""
         return self.inner.dead_letters(subscription)
