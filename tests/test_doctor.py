@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli_here import here
 from tests.doctoring import Bad, bad, examined, of
 from tests.server_process import Server
 from tests.test_cli import crossbus, environment, refused
@@ -172,14 +173,14 @@ def test_every_check_says_what_why_and_how(scheme: str) -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def doctor(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return crossbus("doctor", *words, cwd=folder, **changes)
+def doctor(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return here("doctor", *words, cwd=folder)
 
 
 def test_a_program_from_missing_to_well(folder: Path) -> None:
     with Server() as own:
         (folder / "crossbus.toml").write_text(FILE.format(url=own.url))
-        done = doctor(folder, "shop:bus")
+        done = crossbus("doctor", "shop:bus", cwd=folder)
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout.isascii(), "plain in a pipe"
         lines = done.stdout.splitlines()
