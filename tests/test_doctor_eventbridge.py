@@ -336,6 +336,10 @@ def test_what_iam_may_not_be_asked_is_unknown_and_says_what_it_needs(aws: World,
     line = of(found, "consume-permitted")
     assert line.text.startswith("it needs iam:SimulatePrincipalPolicy")
     assert "run it as somebody who has it" in line.mend
+    audits = [Subscription(topic=shop.subscription.topic, name=f"audit-{number}") for number in range(5)]
+    examined(shop.url(), shop.subscription, *audits)
+    asked = aws.server.counts(aws.key(shop.profile))["SimulatePrincipalPolicy"]
+    assert asked <= 3 + 4, "who is refused once does not ask for each of 13"
 
 
 @pytest.mark.parametrize(
