@@ -1,6 +1,6 @@
 locals {
   profile = coalesce(var.profile_name, var.topology.profile, local.adapter)
-  region  = try(split(":", concat(values(local.bus_arns), [for one in aws_sqs_queue.this : one.arn])[0])[3], null)
+  region  = try(split(":", concat(values(local.bus_arns), [for one in local.queues : one.arn])[0])[3], null)
 
   # The name template of the profile that the topology was made for, as its names show it.
   templates = distinct(concat(
@@ -49,11 +49,11 @@ output "buses" {
 output "queues" {
   description = "By subscription, ARN and URL of its queue and of its dead letter's, and the ARN of its rule."
   value = { for key, one in local.subscriptions : key => {
-    arn      = aws_sqs_queue.this[key].arn
-    url      = aws_sqs_queue.this[key].url
-    dead_arn = aws_sqs_queue.dead[key].arn
-    dead_url = aws_sqs_queue.dead[key].url
-    rule_arn = aws_cloudwatch_event_rule.this[key].arn
+    arn      = local.queues[key].arn
+    url      = local.queues[key].url
+    dead_arn = local.dead_queues[key].arn
+    dead_url = local.dead_queues[key].url
+    rule_arn = local.rules[key].arn
   } }
 }
 

@@ -50,6 +50,12 @@ variable "restrict_dlq_sources" {
   default     = true
 }
 
+variable "rules_per_bus" {
+  description = "How many rules AWS allows on one bus: 300, in some regions 100, unless it has raised your quota. More are a warning."
+  type        = number
+  default     = 300
+}
+
 variable "publisher_accounts" {
   description = "By topic, the AWS accounts that may publish to its bus. AWS wants it here, and `events:PutEvents` in the policy of whoever publishes there."
   type        = map(list(string))

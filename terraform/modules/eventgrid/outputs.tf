@@ -50,7 +50,7 @@ output "subscriptions" {
   description = "By subscription, the resource ids of its event subscription, and of topic and subscription of its dead letter."
   value = { for key, one in local.subscriptions : key => {
     id                       = azapi_resource.subscription[key].id
-    dead_letter_topic        = azapi_resource.dead_topic[key].id
+    dead_letter_topic        = local.dead_topics[key]
     dead_letter_subscription = azapi_resource.dead_subscription[key].id
   } }
 }

@@ -40,9 +40,9 @@ output "topics" {
 output "subscriptions" {
   description = "By subscription, the full names of its generations, and of topic and subscription of its dead letter."
   value = { for key, one in local.subscriptions : key => {
-    generations              = [for name, generation in local.generations : google_pubsub_subscription.this[name].id if generation.key == key]
-    dead_letter_topic        = google_pubsub_topic.dead[key].id
-    dead_letter_subscription = google_pubsub_subscription.dead[key].id
+    generations              = [for name, generation in local.generations : local.made_generations[name].id if generation.key == key]
+    dead_letter_topic        = local.dead_topics[key].id
+    dead_letter_subscription = local.dead_readers[key].id
   } }
 }
 

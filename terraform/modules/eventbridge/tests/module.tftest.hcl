@@ -195,11 +195,7 @@ run "a_retention_that_outlives_the_dead_letter_is_warned_of" {
 run "more_rules_than_a_bus_has_are_warned_of" {
   command = plan
   variables {
-    topology = {
-      version       = 1
-      topics        = { orders = { eventbridge = { bus = "orders" } } }
-      subscriptions = { for index in range(301) : "orders/s-${index}" => { topic = "orders", name = "s-${index}", eventbridge = { rule = "s-${index}", queue = "s-${index}", dead_letter_queue = "s-${index}--dead", pattern = "{}" } } }
-    }
+    rules_per_bus = 1
   }
   expect_failures = [check.rules]
 }
