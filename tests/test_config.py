@@ -192,7 +192,7 @@ def test_a_mapping_instead_of_a_file() -> None:
     assert (found.default.target, found.path) == ("m", None)
     assert found.default.origin == "the argument config [profiles.p]"
     assert wrong("local:", config={1: 2}) == (
-        "the argument config: unknown key 1; known: default_profile, profiles, subscriptions, topics"
+        "the argument config: unknown key 1; known: default_profile, include, profiles, subscriptions, topics"
     )
     assert wrong("local:", config={"topics": {1: {}}}).startswith(
         "the argument config: topics.1 is not allowed: topic name 1"
@@ -715,7 +715,7 @@ TOPIC_KEYS = "external, options, profile, resource, validate, wire"
     ("toml", "message"),
     [
         ("topic = 1", "unknown key topic; did you mean 'topics'?"),
-        ("zzz = 1", "unknown key zzz; known: default_profile, profiles, subscriptions, topics"),
+        ("zzz = 1", "unknown key zzz; known: default_profile, include, profiles, subscriptions, topics"),
         ("profiles = 1", "profiles must be a table, not 1"),
         ("[profiles.'a b']", 'profiles."a b" is no name for a profile: letters, digits, _ and - are allowed'),
         ("profiles.p = 1", "profiles.p must be a table, not 1"),

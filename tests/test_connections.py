@@ -42,7 +42,7 @@ def test_what_is_declared_and_not_there_is_not_found_and_nothing_is_created() ->
         with refused(
             NotFound,
             "subscription 'orders/billing' does not exist on scripted (looked for queue orders--billing); create it "
-            "with await bus.provision(), or as you create other resources",
+            "with crossbus provision or await bus.provision(), or as you create other resources",
         ):
             await bus.open()
         assert not bus.is_open

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
+from crossbus.checks import Check
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
@@ -24,6 +25,7 @@ class EventBridgeApi(ABC):
 
     capabilities: ClassVar[Capabilities]
     permissions: ClassVar[Mapping[str, str]]
+    checks: ClassVar[Mapping[str, Check]]
 
     def __init__(self, adapter: EventBridgeAdapter) -> None:
         self.adapter = adapter
@@ -43,6 +45,10 @@ class EventBridgeApi(ABC):
     @abstractmethod
     def compile(self, filter: Filter) -> Compilation:
         """Divide a filter."""
+
+    @abstractmethod
+    def exported(self, declared: Topic | Subscription) -> dict[str, Any]:
+        """Return what another tool has to know to create it. Needs no connection."""
 
     @abstractmethod
     async def inspect(self, topology: Topology) -> list[Finding]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
+from crossbus.checks import Check
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventbridge import encoding, filters, making, provisioning, replays
+from crossbus_eventbridge import checks, encoding, exporting, filters, making, provisioning, replays
 from crossbus_eventbridge.api import EventBridgeApi
 from crossbus_eventbridge.limits import EVENTBRIDGE
 from crossbus_eventbridge.naming import is_queue
@@ -33,6 +34,7 @@ class Classic(EventBridgeApi):
     """The API `events`, of 2015."""
 
     capabilities: ClassVar[Capabilities] = EVENTBRIDGE
+    checks: ClassVar[Mapping[str, Check]] = checks.CLASSIC
     permissions: ClassVar[Mapping[str, str]] = {
         "temporary_subscriptions": "events:PutRule, events:PutTargets, events:TagResource, events:ListTargetsByRule, "
         f"events:RemoveTargets and events:DeleteRule on the bus, and {TEMPORARY_QUEUE}",
@@ -62,13 +64,25 @@ class Classic(EventBridgeApi):
         """Bring a filter into the form of an event pattern."""
         return filters.compile_filter(filter)
 
+    def exported(self, declared: Topic | Subscription) -> dict[str, Any]:
+        """Return names, pattern and settings."""
+        return exporting.exported(self.adapter, declared)
+
     async def inspect(self, topology: Topology) -> list[Finding]:
         """Look at all that is declared."""
+        self._check(topology)
         return await provisioning.inspect(self.adapter, topology)
 
     async def plan(self, topology: Topology, *, prune: bool) -> list[Change]:
         """Say what is to be done."""
+        self._check(topology)
         return await provisioning.plan(self.adapter, topology, prune=prune)
+
+    def _check(self, topology: Topology) -> None:
+        """Say what cannot be before anything is asked or made."""
+        for one in topology.subscriptions:
+            if not one.external:
+                self.exported(one)
 
     async def replay(self, subscription: Subscription, start: ReplayFrom) -> None:
         """Start a replay of the archive of the bus."""

@@ -21,6 +21,7 @@ from crossbus.adapter import (
     Wire,
 )
 from crossbus.capabilities import CAPABILITIES, Capabilities, DelaySteps, FilterSupport, LeaseLimits
+from crossbus.checks import Check, Result
 from crossbus.clock import Clock
 from crossbus.errors import BusClosedError, DecodeError, ErrorCode, ProviderError
 from crossbus.event import Event
@@ -28,16 +29,17 @@ from crossbus.filters import Filter
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_pubsub import encoding, filters, temporary
+from crossbus_pubsub import diagnosing, encoding, exporting, filters, temporary
+from crossbus_pubsub.checks import CHECKS
 from crossbus_pubsub.connecting import connect, endpoint_of
 from crossbus_pubsub.dead_letters import PubSubDeadLetters, PulledShelf
 from crossbus_pubsub.errors import code_of
-from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names
+from crossbus_pubsub.naming import NAME_LENGTH, NAME_RULE, Names, short
 from crossbus_pubsub.options import check_options, native_text
 from crossbus_pubsub.provisioning import Provisioner
 from crossbus_pubsub.receiver import PubSubReceiver
 from crossbus_pubsub.replays import Replays
-from crossbus_pubsub.sources import find_sources
+from crossbus_pubsub.sources import find_sources, others
 
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
@@ -62,10 +64,12 @@ class PubSubAdapter(Adapter):
     """
 
     name: ClassVar[str] = "pubsub"
+    checks: Mapping[str, Check] = CHECKS
     permissions: Mapping[str, str] = {
         "temporary_subscriptions": "roles/pubsub.editor on the project, or pubsub.subscriptions.create, .consume and "
         ".delete there, and pubsub.topics.attachSubscription on the topic",
     }
+    example_target: ClassVar[str] = "my-project"
     parameters: ClassVar[dict[str, str]] = {
         "endpoint": "HOST:PORT of a regional endpoint, or of an emulator; default pubsub.googleapis.com",
         "impersonate": "the e-mail address of a service account to act as",
@@ -251,6 +255,11 @@ class PubSubAdapter(Adapter):
         """
         return await self._provisioner.inspect(topology)
 
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Ask what these credentials permit, whether the service agent has its roles, and for older generations."""
+        emulator = self.is_local and self._credentials is None
+        return await diagnosing.diagnose(self.client, self.names, topology, emulator=emulator)
+
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. What was given by its own name, and exists, is left as it is."""
         return await self._provisioner.plan(topology, prune=prune)
@@ -259,6 +268,20 @@ class PubSubAdapter(Adapter):
         """Carry out a plan that this adapter made."""
         for change in changes:
             await change.payload()
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the predecessors of a subscription whose filter was changed, which are not pruned yet."""
+        if subscription.external or subscription.resource:
+            return []
+        current = self.names.subscription(subscription, native_text(subscription))
+        return sorted(map(short, await others(self.client, self.names, subscription, current)))
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return names, filter and settings, and the generations that `previous` knew and that may not be empty."""
+        project = self.profile.target or self.profile.parameters.get("project") or self.example_target
+        return exporting.exported(Names(self.profile, project), declared, previous)
 
     # --- optional, each keyed by a capability --------------------------------------------------------------------
 

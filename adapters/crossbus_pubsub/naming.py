@@ -90,6 +90,10 @@ class Names:
             raise ConfigurationError(f"{what} must be a list of names of Pub/Sub subscriptions")
         return [self._full("subscriptions", name, what) for name in given]
 
+    def full(self, kind: str, name: str) -> str:
+        """Return the full name of one of ours: of ``topics``, ``subscriptions`` or ``snapshots``."""
+        return self._full(kind, name, f"name {name!r}")
+
     def is_generation(self, name: str, base: str) -> bool:
         """True if a full name is that of a generation of the subscription whose base name is `base`."""
         return name == base or (name.startswith(base) and bool(_GENERATION.match(name[len(base) :])))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crossbus.errors import ErrorCode, ProviderError, UnsupportedError, provider_error
@@ -17,12 +18,24 @@ from crossbus_pubsub.naming import Names
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
 
-__all__ = ["DELETED_TOPIC", "MADE", "OVERLAP", "REPLAYED", "Replay", "Source", "find_sources", "made_of"]
+__all__ = [
+    "DELETED_TOPIC",
+    "MADE",
+    "OVERLAP",
+    "REPLAYED",
+    "Replay",
+    "Source",
+    "find_sources",
+    "made_of",
+    "others",
+]
 
 logger = logging.getLogger("crossbus")
 
 MADE: Final = "crossbus-made"
-"""The label of a subscription that says when `provision` made it, in seconds since the epoch."""
+"""The label of a subscription that says when it was made: in seconds since the epoch, or as `TERRAFORM_TIME`."""
+TERRAFORM_TIME: Final = "%Y%m%dt%H%M%Sz"
+"""What terraform can write, which knows no seconds since the epoch: ``20261126t151500z``, in UTC."""
 REPLAYED: Final = "crossbus-replay"
 """The label of a subscription that says which replay was the last, so that consumers know its deliveries."""
 OVERLAP: Final = 60.0
@@ -90,7 +103,7 @@ async def find_sources(client: Client, names: Names, subscription: Subscription,
     check(there, names, subscription)
     current = _source(there)
     older = []
-    for other in await _others(client, names, subscription, name):
+    for other in await others(client, names, subscription, name):
         found = await _get(client, other, subscription, missing_ok=True)
         if found is None or (made_of(found) or 0.0) > current.made:
             continue  # newer, of a release that is being rolled out: what is in it is not ours to judge
@@ -120,7 +133,11 @@ async def is_there(client: Client, names: Names, subscription: Subscription, fil
     return any(names.is_generation(name, base) for name in all_) or bool(names.generations(subscription))
 
 
-async def _others(client: Client, names: Names, subscription: Subscription, current: str) -> list[str]:
+async def others(client: Client, names: Names, subscription: Subscription, current: str) -> list[str]:
+    """Return the full names of all generations of a subscription but the current one: those its options name, or all.
+
+    None, with a warning, if they may not be listed.
+    """
     named = [name for name in names.generations(subscription) if name != current]
     if named or subscription.resource:
         return named
@@ -190,6 +207,11 @@ def _source(there: Any, until: float = float("inf")) -> Source:
 
 
 def made_of(there: Any) -> float:
-    """Return when `provision` made a subscription; 0 if it did not."""
+    """Return when `provision`, or terraform, made a subscription; 0 if the label does not say it."""
     text = there.labels.get(MADE, "")
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return datetime.strptime(text, TERRAFORM_TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import msgspec
 
 from crossbus.capabilities import CAPABILITIES, Capabilities
+from crossbus.checks import Check, Difference, Result, texts
 from crossbus.clock import Clock
 from crossbus.errors import ErrorCode, UnsupportedError, provider_error
 from crossbus.event import Event
@@ -35,6 +36,7 @@ __all__ = [
     "DeadLetterQueue",
     "Finding",
     "LeaseOutcome",
+    "ListsSubscriptions",
     "Looking",
     "PausesForAll",
     "PutBack",
@@ -43,6 +45,7 @@ __all__ = [
     "ReplayFrom",
     "SendOutcome",
     "Settlement",
+    "Standing",
     "Wire",
 ]
 
@@ -171,6 +174,20 @@ class Finding(NamedTuple):
     """`unknown` if a permission to look is lacking."""
     detail: str = ""
     """What differs, or which permission is lacking."""
+    differences: Sequence[Difference] = ()
+    """What differs, or what is missing, one by one, each by the name of its check. `crossbus doctor` shows them."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: Literal["topic", "subscription"],
+        name: str,
+        resource: str,
+        differences: Sequence[Difference],
+    ) -> Finding:
+        """Make the finding of something that is there: `ok`, or `differs` with all that does in its detail."""
+        state: Literal["ok", "differs"] = "differs" if differences else "ok"
+        return cls(kind, name, resource, state, "; ".join(texts(differences)), tuple(differences))
 
 
 @runtime_checkable
@@ -179,6 +196,23 @@ class PausesForAll(Protocol):
 
     async def pause_for_all(self, subscription: Subscription, paused: bool) -> bool:
         """Have the provider hand out nothing of a subscription, or go on. True if that is new."""
+        ...
+
+
+class Standing(NamedTuple):
+    """A subscription that there is, whether or not a program here declares it."""
+
+    subscription: Subscription
+    paused: bool
+    """True if the provider keeps it from all of its consumers."""
+
+
+@runtime_checkable
+class ListsSubscriptions(Protocol):
+    """An adapter that can say which subscriptions there are."""
+
+    async def subscriptions(self) -> Sequence[Standing]:
+        """Return all that belong to the profile, temporary ones aside, in the order of their names."""
         ...
 
 
@@ -293,9 +327,13 @@ class Adapter(ABC):
     """The name of its entry point, which is the scheme of its URLs."""
     parameters: ClassVar[Mapping[str, str]] = {}
     """The URL parameters that it takes, each with one line of help. Any other is an error."""
+    example_target: ClassVar[str] = ""
+    """What may stand as the target of a URL of it: `exported` is asked of adapters that have no place of their own."""
     permissions: Mapping[str, str] = {}
     """By capability, what the provider's administrator has to permit for it, in the provider's words: for people. An
     instance may have others of its own (an API variant)."""
+    checks: Mapping[str, Check] = {}
+    """By name, what `inspect` and `diagnose` look at, for `crossbus doctor`. An instance may have others of its own."""
     capabilities: Capabilities
     """Readable on the class. An instance may have narrower ones of its own (an API variant, an emulator)."""
 
@@ -362,6 +400,15 @@ class Adapter(ABC):
         """Look at every declared topic and subscription. Changes nothing."""
         return []
 
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Look at what `inspect` does not: whose credentials these are, what they permit, what is near its limit.
+
+        Changes nothing and sends no event, so that a permission is asked for and not tried; what may not be looked at
+        is a result that says so. For `crossbus doctor`: nothing that a program needs to start. Raises what the provider
+        said if it answers nobody.
+        """
+        return []
+
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would create or update, and with `prune` what it would delete. Changes nothing."""
         raise self._lacks("provision", "plan")
@@ -369,6 +416,28 @@ class Adapter(ABC):
     async def provision(self, changes: Sequence[Change]) -> None:
         """Carry out a plan. Running it twice is harmless."""
         raise self._lacks("provision", "provision")
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """Return the provider's names of what consumers of a subscription read besides: what a changed filter left.
+
+        Only who provisions may be allowed to list it; what he sees is written beside the configuration as
+        ``options.generations``. Empty where a filter can be changed.
+        """
+        return ()
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any] | None:
+        """Return what another tool has to know to create a topic or a subscription as `provision` would.
+
+        The provider's names, the native filter and what `provision` sets besides: plain data for JSON, as
+        ``docs/reference/topology-document.md`` lists it for each provider. The same each time; without a connection,
+        an SDK or a credential. `previous` is what it said of this subscription before, for a provider where what was
+        made then must stay for a while. None if there is nothing that could be created.
+
+        Raises what opening would raise for a declaration that the provider cannot hold.
+        """
+        return None
 
     # --- optional, each keyed by a capability --------------------------------------------------------------------
 

@@ -105,9 +105,9 @@ class Configuration:
         settings = self.subscriptions.get(subscription.key)
         if settings is None:
             return subscription
-        from crossbus.settings import Place
-
-        return settings.apply(subscription, Place(self.label, ("subscriptions", str(subscription))))
+        assert self.document is not None
+        place = self.document.source.place.at("subscriptions").at(str(subscription))
+        return settings.apply(subscription, place)
 
     def validate_for(self, topic: str) -> Literal["portable", "provider"] | None:
         """Return which rules the file wants for the events of a topic; None if it does not say."""
@@ -138,7 +138,8 @@ def load(
     """
     from pathlib import Path
 
-    from crossbus.config_file import find, read_document
+    from crossbus.config_file import read_document
+    from crossbus.config_source import find
 
     environ = os.environ if environ is None else environ
     if url is not None and profile is not None:
@@ -212,6 +213,6 @@ def _choose(
         return document.profile(named, by := "CROSSBUS_PROFILE"), by
     if document.default_profile is not None:
         return document.profile(
-            document.default_profile, by := f"{document.source.label}: default_profile"
+            document.default_profile, by := document.source.place.at("default_profile").said
         ), by
     raise ConfigurationError(f"no bus is configured: {document.remedy()}")

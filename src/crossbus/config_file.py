@@ -1,14 +1,13 @@
-"""Reading `crossbus.toml`: which file, what is in it, and every mistake in it that needs no adapter to be seen."""
+"""Reading `crossbus.toml`: what is in it, and every mistake in it that needs no adapter to be seen."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from crossbus.config_source import FILE_NAME, INCLUDE, Source
 from crossbus.errors import ConfigurationError, DeclarationError, nearest
 from crossbus.names import check_template
 from crossbus.profiles import Profile
@@ -25,10 +24,9 @@ from crossbus.settings import (
 from crossbus.topology import check_name
 from crossbus.urls import parse_url, refuse_secret
 
-__all__ = ["FILE_NAME", "PROFILE_KEYS", "Document", "Settings", "Source", "find", "read_document"]
+__all__ = ["PROFILE_KEYS", "Document", "Settings", "read_document"]
 
-FILE_NAME: Final = "crossbus.toml"
-TOP_KEYS: Final = ["default_profile", "profiles", "topics", "subscriptions"]
+TOP_KEYS: Final = [INCLUDE, "default_profile", "profiles", "topics", "subscriptions"]
 PROFILE_KEYS: Final = [
     "url",
     "adapter",
@@ -42,17 +40,6 @@ PROFILE_KEYS: Final = [
 """The keys of a profile; any other is a parameter of its adapter."""
 
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-_AT = re.compile(r" \(at line (\d+), column (\d+)\)\Z")
-
-
-class Source(NamedTuple):
-    """A configuration before it was read: what messages call it, its file, its content."""
-
-    label: str
-    path: Path | None
-    content: Mapping[str, Any]
-    missing: str = ""
-    """Where a file was looked for and not found."""
 
 
 class Settings(NamedTuple):
@@ -113,55 +100,9 @@ class Document:
         return Settings(topics, subscriptions)
 
 
-def find(config: object, environ: Mapping[str, str], cwd: Path) -> Source:
-    """Find the configuration: the argument, `CROSSBUS_CONFIG`, or the file in `cwd`; it may be that there is none."""
-    if isinstance(config, Mapping):
-        return Source("the argument config", None, config)
-    if config is not None and not isinstance(config, (str, os.PathLike)):
-        raise ConfigurationError(f"the argument config is a path or a mapping, not {type(config).__name__}")
-    if config is not None:
-        return _open(cwd / config, str(config), "the argument config")
-    if named := environ.get("CROSSBUS_CONFIG", "").strip():
-        return _open(cwd / named, named, "CROSSBUS_CONFIG")
-    if not (cwd / FILE_NAME).exists():
-        return Source(FILE_NAME, None, {}, missing=f"{FILE_NAME} in {cwd.absolute()}")
-    return _open(cwd / FILE_NAME, FILE_NAME, "")
-
-
-def _open(path: Path, label: str, origin: str) -> Source:
-    prefix = f"{origin}: " if origin else ""
-    if path.is_dir():
-        raise ConfigurationError(f"{prefix}{label!r} is a directory; name a file, such as {FILE_NAME} in it")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigurationError(f"{prefix}there is no file {label!r}") from None
-    except OSError as error:
-        raise ConfigurationError(f"{prefix}{label!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(f"{label}, line {line}: not UTF-8") from None
-    return Source(label, path, _parse(text, label))
-
-
-def _parse(text: str, label: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        where = _AT.search(message)
-        if where is None:  # "(at end of document)"
-            raise ConfigurationError(f"{label}, line {text.count(chr(10)) + 1}: {message}") from None
-        raise ConfigurationError(
-            f"{label}, line {where[1]}, column {where[2]}: {message[: where.start()]}"
-        ) from None
-
-
 def read_document(source: Source) -> Document:
     """Read and check a configuration. Raises `ConfigurationError`."""
-    place = Place(source.label)
+    place = source.place
     content = source.content
     for key in content:
         if key not in TOP_KEYS:
@@ -228,18 +169,17 @@ def _check_listed(settings: Settings, general: Settings, place: Place) -> None:
 
 def _check_profile_names(document: Document, place: Place) -> None:
     if document.default_profile is not None:
-        document.profile(document.default_profile, f"{place.file}: default_profile")
+        document.profile(document.default_profile, place.at("default_profile").said)
     holders = {place: document.general}
     holders |= {place.at("profiles").at(name): over for name, over in document.by_profile.items()}
     for holder, settings in holders.items():
         for name, topic in settings.topics.items():
             if topic.profile is not None:
-                key = holder.at("topics").at(name).at("profile").key
-                document.profile(topic.profile, f"{place.file}: {key}")
+                document.profile(topic.profile, holder.at("topics").at(name).at("profile").said)
 
 
 def _read_profile(name: str, table: Mapping[str, Any], place: Place) -> Profile:
-    origin = f"{place.file} [{place.key}]"
+    origin = f"{place.where} [{place.key}]"
     if ("url" in table) == ("adapter" in table):
         for key in table:
             if key not in PROFILE_KEYS and (near := nearest(key, ("url", "adapter"))).startswith("did"):

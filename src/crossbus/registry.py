@@ -16,7 +16,7 @@ from crossbus.adapter import Adapter
 from crossbus.capabilities import Capabilities
 from crossbus.errors import AdapterNotInstalled, ConfigurationError, nearest
 
-__all__ = ["GROUP", "adapter_class", "capabilities_of", "not_installed", "schemes"]
+__all__ = ["GROUP", "adapter_class", "capabilities_of", "extra_of", "not_installed", "schemes"]
 
 GROUP: Final = "crossbus.adapters"
 """The entry-point group of adapters."""
@@ -65,6 +65,11 @@ def adapter_class(scheme: str, origin: str = "") -> type[Adapter]:
 def capabilities_of(scheme: str) -> Capabilities:
     """Return what an adapter can do, without connecting and without its SDK. Raises as `adapter_class`."""
     return adapter_class(scheme).capabilities
+
+
+def extra_of(scheme: str) -> str:
+    """Return the extra that installs what one of crossbus's own adapters needs; empty for none, and for another's."""
+    return FIRST_PARTY.get(scheme, "")
 
 
 def schemes() -> list[str]:

@@ -39,10 +39,22 @@ class Place:
 
     file: str
     path: tuple[str, ...] = ()
+    parts: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), compare=False, repr=False)
+    """The label and the content of each file, where a configuration has several."""
 
     def at(self, key: object) -> Place:
         """Return the place of a key in this table."""
-        return Place(self.file, (*self.path, str(key)))
+        return Place(self.file, (*self.path, str(key)), self.parts)
+
+    @property
+    def where(self) -> str:
+        """The file that says the key: where there are several, the first that does."""
+        return next((label for label, content in self.parts if _says(content, self.path)), self.file)
+
+    @property
+    def said(self) -> str:
+        """The file and the key: ``crossbus.toml: topics.orders.wire``."""
+        return f"{self.where}: {self.key}"
 
     @property
     def key(self) -> str:
@@ -51,7 +63,7 @@ class Place:
 
     def error(self, text: str) -> ConfigurationError:
         """Make the error that says `text` of this key."""
-        return ConfigurationError(f"{self.file}: {self.key} {text}")
+        return ConfigurationError(f"{self.said} {text}")
 
     def table(self, value: object) -> Mapping[str, Any]:
         """Return `value` if it is a table, or raise."""
@@ -61,9 +73,18 @@ class Place:
 
     def unknown(self, key: object, allowed: Mapping[str, Any] | list[str]) -> ConfigurationError:
         """Make the error of a key that this table does not have."""
-        return ConfigurationError(
-            f"{self.file}: unknown key {self.at(key).key}; {nearest(str(key), allowed)}"
-        )
+        here = self.at(key)
+        return ConfigurationError(f"{here.where}: unknown key {here.key}; {nearest(str(key), allowed)}")
+
+
+def _says(content: object, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if isinstance(content, list):
+            return True  # a list stands whole in one file
+        if not isinstance(content, Mapping) or key not in content:
+            return False
+        content = content[key]
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

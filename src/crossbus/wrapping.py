@@ -22,6 +22,7 @@ from crossbus.adapter import (
     Settlement,
     Wire,
 )
+from crossbus.checks import Result
 from crossbus.errors import ErrorCode
 from crossbus.event import Event
 from crossbus.filters import Filter
@@ -64,6 +65,7 @@ class WrappedAdapter(Adapter):
         self.name = inner.name  # type: ignore[misc]  # an instance speaks in the name of what it wraps
         self.capabilities = inner.capabilities
         self.permissions = inner.permissions
+        self.checks = inner.checks
 
     @property
     def is_local(self) -> bool:
@@ -110,6 +112,10 @@ class WrappedAdapter(Adapter):
         """As the inner adapter."""
         return await self.inner.inspect(topology)
 
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """As the inner adapter."""
+        return await self.inner.diagnose(topology)
+
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """As the inner adapter."""
         return await self.inner.plan(topology, prune=prune)
@@ -117,6 +123,16 @@ class WrappedAdapter(Adapter):
     async def provision(self, changes: Sequence[Change]) -> None:
         """As the inner adapter."""
         await self.inner.provision(changes)
+
+    async def generations(self, subscription: Subscription) -> Sequence[str]:
+        """As the inner adapter."""
+        return await self.inner.generations(subscription)
+
+    def exported(
+        self, declared: Topic | Subscription, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any] | None:
+        """As the inner adapter."""
+        return self.inner.exported(declared, previous)
 
     def dead_letters(self, subscription: Subscription) -> DeadLetterQueue:
         """As the inner adapter."""

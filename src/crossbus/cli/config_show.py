@@ -101,6 +101,10 @@ def rows_of(
     document = configuration.document
     assert document is not None
     yield _file(configuration, given, environ)
+    for name in document.source.content.get("include", ()):
+        assert configuration.path is not None
+        file = configuration.path.parent / name
+        yield Row("included file", str(file.absolute()), f"{configuration.label}: include")
     yield Row("profile", _profile_name(configuration.default), _option(configuration.chosen_by, given))
     yield from _profiles(configuration, document, bus)
     yield from _variables(configuration, given, environ)
@@ -163,21 +167,22 @@ def _profiles(configuration: Configuration, document: Document, bus: Bus | None)
         used[profile.name] = profile
     for profile in used.values():
         alone = profile.name == URL_PROFILE
-        place = Place(configuration.label, ("profiles", profile.name))
-        origin = "the URL" if alone else f"{configuration.label}: {place.key}"
+        place = document.source.place.at("profiles").at(profile.name)
         table: Mapping[str, Any] = {} if alone else document.source.content["profiles"][profile.name]
+        said = place.at("url" if "url" in table else "adapter")
+        origin = "the URL" if alone else f"{said.where}: {place.key}"
         key = "connection" if alone else place.key
         yield Row(f"{key}.adapter", profile.scheme, origin)
         if profile.target:
             yield Row(f"{key}.target", _shown("target", profile.target), origin)
         for name, value in profile.parameters.items():
-            where = f"{configuration.label}: {place.at(name).key}" if name in table else f"{origin} (its url)"
+            where = place.at(name).said if name in table else f"{origin} (its url)"
             yield Row(f"{key}.{name}", _shown(name, value), "the URL" if alone else where)
-        names = f"{configuration.label}: {place.at('names').key}" if "names" in table else DEFAULT
+        names = place.at("names").said if "names" in table else DEFAULT
         yield Row(f"{key}.names", profile.names, names)
         for name, value in profile.variables.items():
-            where = place.at("variables").at(name).key
-            yield Row(where, _shown(name, value), f"{configuration.label}: {where}")
+            variable = place.at("variables").at(name)
+            yield Row(variable.key, _shown(name, value), variable.said)
 
 
 def _variables(configuration: Configuration, given: set[str], environ: Mapping[str, str]) -> Iterator[Row]:
@@ -211,11 +216,11 @@ class _Places:
     def __init__(self, document: Document, profile: Profile, kind: str, name: str) -> None:
         content = document.source.content
         within = content.get("profiles", {}).get(profile.name, {})
-        label = document.source.label
-        self.key = Place(label, (kind, name)).key
+        top = document.source.place
+        self.key = top.at(kind).at(name).key
         self._tables = [
-            (Place(label, ("profiles", profile.name, kind, name)), within.get(kind, {}).get(name, {})),
-            (Place(label, (kind, name)), content.get(kind, {}).get(name, {})),
+            (top.at("profiles").at(profile.name).at(kind).at(name), within.get(kind, {}).get(name, {})),
+            (top.at(kind).at(name), content.get(kind, {}).get(name, {})),
         ]
 
     def of(self, *path: str) -> str | None:
@@ -230,7 +235,7 @@ class _Places:
             if found is not None:
                 for part in path:
                     place = place.at(part)
-                return f"{place.file}: {place.key}"
+                return place.said
         return None
 
 

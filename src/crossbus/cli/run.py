@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from crossbus.bus import Bus
 from crossbus.cli.control import Steering, beside
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.loading import load_bus
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import only_here
 from crossbus.errors import ConfigurationError, DeclarationError
 from crossbus.probes import listening, parse_address
@@ -21,7 +22,7 @@ from crossbus.telemetry.setting_up import set_up
 if TYPE_CHECKING:
     from crossbus.telemetry.tree import TreePrinter
 
-__all__ = ["Chosen", "consume", "load_program", "run_program"]
+__all__ = ["Chosen", "check_chosen", "consume", "load_program", "run_program"]
 
 Chosen = tuple[str | None, str | None]
 """What `--url` and `--profile` said."""
@@ -94,7 +95,7 @@ def load_program(program: str, chosen: Chosen) -> Bus | SyncBus:
     bus = load_bus(program)
     if not logging.getLogger().handlers:  # else the program says itself how it logs
         show_log()
-    _check_chosen(inner(bus), program, *chosen)
+    check_chosen(inner(bus), program, *chosen)
     if not consumed(inner(bus)):
         raise DeclarationError(
             f"{program} has no subscription with a handler: decorate a function with @bus.subscribe(topic, name)"
@@ -160,7 +161,7 @@ def choose(url: str | None, profile: str | None, config: str | None) -> None:
         os.environ["CROSSBUS_CONFIG"] = config
 
 
-def _check_chosen(bus: Bus, program: str, url: str | None, profile: str | None) -> None:
+def check_chosen(bus: Bus, program: str, url: str | None, profile: str | None) -> None:
     """Refuse an option that the program overrules: events would go where nobody expects them."""
     used = None if bus._configuration is None else bus._configuration.default
     for option, given, taken in (
