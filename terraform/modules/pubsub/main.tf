@@ -32,6 +32,13 @@ locals {
   )]...)
 }
 
+# When a generation was made. Consumers read a generation and its predecessors, and drop of a predecessor what was published
+# since: the successor has it too. The label is a quarter of an hour late: what is published until the apply is over comes
+# twice rather than never.
+locals {
+  made = lower(formatdate("YYYYMMDD'T'hhmmss'Z'", timeadd(timestamp(), "15m")))
+}
+
 resource "google_pubsub_topic" "this" {
   for_each                   = { for name, one in local.topics : name => one if !one.external }
   project                    = each.value.project
