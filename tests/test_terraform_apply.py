@@ -20,6 +20,7 @@ from tests.terraform_world import TERRAFORM, Terraform, needs_aws_provider, need
 
 from crossbus import Bus, Event, Reject, exact, prefix
 from crossbus.deadletter import DeadLetter
+from crossbus.doctor import Target, examine
 
 pytestmark = [needs_terraform, needs_aws_provider]
 WHERE = "examples/eventbridge/small"
@@ -95,6 +96,17 @@ async def run_program(profile: Path) -> None:
         assert letters[0].event.id == "o-3"
 
 
+async def doctored(profile: Path) -> set[tuple[str, str]]:
+    """What crossbus doctor has to say, permissions apart: moto has no IAM to ask."""
+    bus, _ = declared(profile)
+    assert bus._configuration is not None
+    found = await examine(Target(bus._configuration, bus.topology))
+    assert len(found) > 50
+    return {
+        (one.state, one.check) for one in found if one.state != "ok" and not one.check.endswith("-permitted")
+    }
+
+
 async def differences(profile: Path) -> list[str]:
     """What the program would change."""
     bus, _ = declared(profile)
@@ -119,8 +131,10 @@ def test_a_program_runs_on_what_terraform_made(
         changes = asyncio.run(differences(profile))
         size = "maximum message size 262144, declared 1048576"
         assert [re.sub(r" \S+: ", ": ", one) for one in changes] == [f"update queue: {size}"] * 6
+        assert asyncio.run(doctored(profile)) == {("warning", "message-size")}
         enlarge(client(server, "sqs"))
         assert asyncio.run(differences(profile)) == []
+        assert asyncio.run(doctored(profile)) == set()
 
         caplog.clear()
         with caplog.at_level(logging.WARNING, "crossbus"):
