@@ -157,17 +157,27 @@ def test_without_anybody_to_ask_it_refuses(server: World, tmp_path: Path) -> Non
     assert done.returncode == 2
     assert actions(done.stdout) == ["create"], "what it would do is shown"
     assert "error: " in done.stderr
-    assert re.search(r"\d+ to create, and there is nobody to ask: --yes carries it out", done.stderr)
+    assert re.search(
+        r"\d+ to create, in local\+http: there is nobody to ask; --yes carries it out", done.stderr
+    )
     assert "billing missing" in states(server)
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "state"), [("y", 0, "ok"), ("n", 130, "missing"), ("", 130, "missing")]
+    ("answer", "code", "state", "words"),
+    [
+        ("y", 0, "ok", ()),
+        ("n", 130, "missing", ()),
+        ("", 130, "missing", ()),
+        ("n", 130, "missing", ("-o", "json")),
+    ],
 )
-def test_on_a_terminal_it_asks(server: World, tmp_path: Path, answer: str, code: int, state: str) -> None:
+def test_on_a_terminal_it_asks(
+    server: World, tmp_path: Path, answer: str, code: int, state: str, words: tuple[str, ...]
+) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "crossbus", "provision", "shop:bus"],
+        [sys.executable, "-m", "crossbus", "provision", "shop:bus", *words],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -182,7 +192,7 @@ def test_on_a_terminal_it_asks(server: World, tmp_path: Path, answer: str, code:
         os.close(ours)
     text = seen.decode()
     assert "action" in text, "a table, with its columns"
-    assert "to create. Go on?" in text
+    assert "to create, in local+http. Go on?" in text
     assert f"billing {state}" in states(server)
 
 
@@ -251,7 +261,7 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
     with eventbridge_harness.world(eventbridge_harness.server()) as aws:
         world = World("eventbridge", aws.url("cli", networked=True), dict(aws.env))
         write(tmp_path, world)
-        aws.proxy("cli").delay(0.1)  # so that the rest of the changes takes seconds
+        aws.proxy("cli").delay(0.05)
 
         def made() -> int:
             return aws.server.counts(aws.key("cli")).get("CreateEventBus", 0)
@@ -263,6 +273,9 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
                 assert time.monotonic() < end
                 assert process.poll() is None
                 time.sleep(0.02)
+            aws.proxy("cli").delay(
+                0.5
+            )  # the rest of the changes takes long enough to come between, on any machine
             process.send_signal(number)
             _, errors = process.communicate(timeout=LIMIT)
         if number != signal.SIGKILL:

@@ -153,8 +153,8 @@ def test_the_aws_provider_itself(tmp_path: Path) -> None:
         (
             "pubsub",
             "main.tf",
-            "google_pubsub_topic.dead[each.value.key].id",
-            "google_pubsub_topic.gone.id",
+            "local.dead_topics[each.value.key].id",
+            "local.gone",
             "Reference",
         ),
         (

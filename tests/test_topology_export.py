@@ -251,6 +251,18 @@ def test_a_profile_without_a_cloud_exports_all_three(folder: Path) -> None:
     assert topology("export", "shop:bus", "--profile", "desk", "--check", cwd=folder).returncode == 0
 
 
+def test_a_profile_may_name_no_place_yet(folder: Path) -> None:
+    """Terraform makes the namespace from the document, and only then there is an endpoint."""
+    profiles = '[profiles.azure]\nadapter = "eventgrid"\n[profiles.nowhere]\nadapter = "pubsub"\n'
+    (folder / "crossbus.toml").write_text(CONFIG + profiles)
+    for profile in ("azure", "nowhere"):
+        found = exported(folder, profile)
+        assert found["topics"]["orders"]["eventgrid"] == {"topic": "orders"}
+        assert (
+            found["subscriptions"]["orders/billing"]["pubsub"]["subscription"] == "orders--billing--49c71bd5"
+        )
+
+
 def test_the_newer_eventbridge_is_left_to_provision() -> None:
     bus = Bus("eventbridge:?region=eu-west-1&api=v2")
     bus.subscribe("orders", "billing", ordered=True)
@@ -512,3 +524,13 @@ def test_nothing_declared_is_an_empty_document() -> None:
     found = export(Topology(), Bus("local:")._connections.profile_of(None))
     VALIDATOR.validate(found.document)
     assert found.document["topology"]["profile"] == ""
+
+
+def test_filters_of_numbers_are_a_text() -> None:
+    """Terraform's types hold lists of texts; what is otherwise is handed over as Azure writes it."""
+    native = {"filters": [{"key": "data.total", "operatorType": "NumberInRange", "values": [[1, 2.5]]}]}
+    bus = Bus("local:")
+    bus.subscribe("orders", "billing", native_filter={"eventgrid": native})
+    part = made(bus)["subscriptions"]["orders/billing"]["eventgrid"]
+    assert json.loads(part["native"]) == native
+    assert (part["filters"], part["included_event_types"]) == ([], [])

@@ -136,11 +136,16 @@ class _Exporting:
 
 
 def _adapter(name: str, profile: Profile) -> Adapter:
-    """Return an adapter that is connected to nothing: that of the profile, or one that has only its names."""
+    """Return an adapter that is connected to nothing: that of the profile, or one that has only its names.
+
+    A profile may name no place yet: terraform, which reads the document, has still to make it.
+    """
     if name != profile.adapter:
-        target = adapter_class(name).example_target
-        profile = dataclasses.replace(profile, adapter=name, scheme=name, target=target, parameters={})
-    return adapter_class(profile.scheme, profile.origin)(profile, clock=SystemClock())
+        profile = dataclasses.replace(profile, adapter=name, scheme=name, target="", parameters={})
+    adapter = adapter_class(profile.scheme, profile.origin)
+    if not profile.target and "endpoint" not in profile.parameters:
+        profile = dataclasses.replace(profile, target=adapter.example_target)
+    return adapter(profile, clock=SystemClock())
 
 
 def _elsewhere(declared: Topic | Subscription) -> Topic | Subscription:

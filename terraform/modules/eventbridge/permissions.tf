@@ -24,27 +24,27 @@ locals {
   ] }
   consume_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.permissions.consume.queue, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.permissions.consume.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.queue, Resource = local.queues[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.dead_letter, Resource = local.dead_queues[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
   operate_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.permissions.operate.queue, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.permissions.operate.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.queue, Resource = local.queues[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.dead_letter, Resource = local.dead_queues[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
   inspect_statements = concat(
     [for resources in [concat(
       values(local.bus_arns),
-      [for one in aws_cloudwatch_event_rule.this : one.arn],
+      [for one in local.rules : one.arn],
       [for one in aws_cloudwatch_event_archive.this : one.arn],
     )] : { Effect = "Allow", Action = local.permissions.inspect.buses, Resource = resources } if length(resources) > 0],
     [for resources in [concat(
-      [for one in aws_sqs_queue.this : one.arn],
-      [for one in aws_sqs_queue.dead : one.arn],
+      [for one in local.queues : one.arn],
+      [for one in local.dead_queues : one.arn],
     )] : { Effect = "Allow", Action = local.permissions.inspect.queues, Resource = resources } if length(resources) > 0],
   )
 

@@ -4,6 +4,12 @@ variable "profile_name" {
   default     = null
 }
 
+variable "profile_is_there" {
+  description = "True if crossbus.toml has that profile, with its adapter and names: the output then has only what terraform knows, and is included beside it. Default: whether the topology was exported for it."
+  type        = bool
+  default     = null
+}
+
 variable "profile_parameters" {
   description = "More parameters of that profile, such as `role_arn` and `external_id` of a role to take on."
   type        = map(string)
@@ -48,6 +54,12 @@ variable "restrict_dlq_sources" {
   description = "Whether SQS moves messages into a dead letter from its own queue only. False is for stand-ins of AWS that do not know this setting."
   type        = bool
   default     = true
+}
+
+variable "rules_per_bus" {
+  description = "How many rules AWS allows on one bus: 300, in some regions 100, unless it has raised your quota. More are a warning."
+  type        = number
+  default     = 300
 }
 
 variable "publisher_accounts" {

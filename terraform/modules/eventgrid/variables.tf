@@ -38,6 +38,12 @@ variable "profile_name" {
   default     = null
 }
 
+variable "profile_is_there" {
+  description = "True if crossbus.toml has that profile, with its adapter and names: the output then has only what terraform knows, and is included beside it. Default: whether the topology was exported for it."
+  type        = bool
+  default     = null
+}
+
 variable "profile_parameters" {
   description = "More parameters of that profile."
   type        = map(string)
