@@ -253,7 +253,11 @@ def test_an_external_subscription_is_only_looked_at_for_what_loses_events(aws: W
     shop.set(shop.queue, VisibilityTimeout="30")
     shop.pattern()
     theirs = shop.subscription.replace(external=True, on_mismatch="drop")
-    assert bad(examined(shop.url(), theirs)) == []
+    found = examined(shop.url(), theirs)
+    assert bad(found) == []
+    listed = {one.check for one in found}
+    assert {"queue", "queue-policy", "message-size"} <= listed
+    assert not {"lease", "pattern", "backstop"} & listed, "what was not looked at is not called well"
     shop.set(shop.queue, Policy="")
     found = examined(shop.url(), theirs)
     assert bad(found) == shop.wrong("queue-policy")
