@@ -82,7 +82,7 @@ def made(bus: Bus) -> dict[str, Any]:
 
 def test_the_document_has_the_names_and_filters_of_each_provider(folder: Path) -> None:
     found = exported(folder)
-    assert (found["version"], found["profile"]) == (1, "production")
+    assert (found["version"], found["profile"], found["names"]) == (1, "production", "prod-{name}")
     assert found["topics"]["orders"] == {
         "external": False,
         "eventbridge": {"bus": "prod-orders", "shared": False, "archive_days": None},
@@ -391,7 +391,15 @@ def test_the_schema_is_printed_and_is_the_one_in_the_documentation() -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(schema()))
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(
-            {"topology": {"version": 1, "profile": "", "topics": {"orders": {}}, "subscriptions": {}}}
+            {
+                "topology": {
+                    "version": 1,
+                    "profile": "",
+                    "names": "{name}",
+                    "topics": {"orders": {}},
+                    "subscriptions": {},
+                }
+            }
         )
 
 
