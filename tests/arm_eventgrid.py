@@ -16,6 +16,15 @@ from azure.mgmt.eventgrid import models
 
 from strict_eventgrid import Namespace, Queue
 
+PERMISSIONS = "/providers/Microsoft.Authorization/permissions"
+OWNER: dict[str, Any] = {"actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": []}
+SENDER: dict[str, Any] = {
+    "actions": ["Microsoft.EventGrid/topics/read"],
+    "notActions": [],
+    "dataActions": ["Microsoft.EventGrid/events/send/action"],
+    "notDataActions": [],
+}
+"""What Azure answers for the built-in roles Owner and EventGrid Data Sender."""
 API_VERSION = "2025-02-15"
 _BASE = (
     r"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/Microsoft\.EventGrid/namespaces/([^/]+)/topics"
@@ -32,6 +41,8 @@ class Arm:
         self.requests: list[tuple[str, str]] = []
         self.forbidden: set[str] = set()
         """Methods that are answered with 403."""
+        self.roles: dict[str, list[dict[str, Any]]] = {"*": [OWNER, SENDER]}
+        """By topic, what Azure answers of the roles that the caller has on it; ``*`` for all others."""
         self.bodies: dict[str, dict[str, Any]] = {}
         """The last body that was put to each path."""
 
@@ -41,6 +52,10 @@ class Arm:
             return _error(401, "InvalidAuthenticationToken", "no token")
         if request.method in self.forbidden:
             return _error(403, "AuthorizationFailed", "The client does not have authorization")
+        if request.path.endswith(PERMISSIONS):
+            assert dict(request.query) == {"api-version": "2022-04-01"}, request.query_string
+            topic = request.path.removesuffix(PERMISSIONS).rpartition("/")[2]
+            return web.json_response({"value": self.roles.get(topic, self.roles["*"])})
         match = re.fullmatch(_BASE, request.path)
         if match is None or match.groups()[:3] != ("subscription-1", "group-1", "shop"):
             return _error(404, "ResourceNotFound", request.path)

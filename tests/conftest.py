@@ -55,10 +55,39 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any(
+        "test_terraform" in getattr(one, "nodeid", "")
+        for ones in terminalreporter.stats.values()
+        for one in ones
+    ):
+        from terraform_world import level
+
+        terminalreporter.section("terraform/")
+        for line in level():
+            terminalreporter.line(line)
     if CI and _skipped:
         terminalreporter.section("skipped, though nothing in tests/conftest.py allows it", red=True)
         for line in _skipped:
             terminalreporter.line(line, red=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, on half of the workers, so that none is left for the end, nor all run at once.
+
+    pytest-xdist gives each worker one run of the list, and lets those that are done take from the ends of the others'.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    takers = max(workers // 2, 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    short = [item for item in items if not item.get_closest_marker("long")]
+    arranged: list[pytest.Item] = []
+    for worker in range(workers):
+        room = (len(items) - len(arranged)) // (workers - worker)
+        mine = long[worker::takers] if worker < takers else []
+        rest = max(room - len(mine), 0)
+        arranged += mine + short[:rest]
+        del short[:rest]
+    items[:] = arranged + short
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,9 @@ class Reader:
         if block.title:
             if block.language == "python":
                 compile(block.text, f"{self.page.name}: {block.title}", "exec")
-            (self.folder / block.title).write_text(block.text, encoding="utf-8")
+            path = self.folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             self.execute(block)
         elif block.language == "console":

@@ -168,13 +168,16 @@ class StrictHarness(Harness):
 
     async def expire_credentials(self, world: str) -> None:
         found = self.world(world)
-        found.environ[KEY] = found.namespace.key = f"{found.namespace.key}-next"
+        namespace = found.namespace
+        namespace.next_key = f"{namespace.key}-next"
+        found.environ[KEY] = namespace.next_key
+        namespace.key = namespace.next_key
 
     def broken_credentials(self, what: str) -> tuple[Adapter, str]:
         broken = self.world(f"broken, {what}")
         adapter, word = broken.adapter(), "AZURE_EVENTGRID_KEY"
         if what == "invalid":
-            broken.namespace.key = "another"
+            broken.namespace.key = broken.namespace.next_key = "another"
         elif what == "permission":
             broken.namespace.forbids = True
             word = "EventGrid Data Sender"

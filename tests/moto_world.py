@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for when it is run as a script
 
@@ -41,7 +43,9 @@ class MotoServer:
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def set(self, key: str, **faults: Any) -> None:
-        """Say what happens to requests of a key: `errors` (code, and operation or None), `throttle`, `partial`."""
+        """Say what happens to requests of a key: `errors` (code, and operation or None), `throttle`, `partial`, and
+        `answers` (by operation of IAM and STS, the XML that it is answered with: what was recorded).
+        """
         self._ask("set", {"key": key, "faults": faults})
 
     def counts(self, key: str) -> dict[str, int]:
@@ -96,7 +100,9 @@ class Faulty:
             return self._control(path[len(CONTROL) :], environ, start_response)
         match = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
         key = match[1] if match else ""
-        operation = operation_of(path) or environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        operation = (
+            operation_of(path) or environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] or _queried(environ)
+        )
         with self._lock:
             counts = self._counts.setdefault(key, {})
             counts[operation] = counts.get(operation, 0) + 1
@@ -107,6 +113,10 @@ class Faulty:
             raise ConnectionAbortedError
         if fault is not None:
             return self._refuse(environ, start_response, fault)
+        if operation in faults.get("answers", {}):
+            return _answer(start_response, "200 OK", faults["answers"][operation], "text/xml")
+        if operation == "SimulatePrincipalPolicy":  # which moto lacks
+            return _refuse(environ, start_response, "AccessDenied")
         if operation == "PutRawEvents" and faults.get("partial"):
             environ["tests.refused"] = _Some(faults)
         if operation == "PutEvents" and faults.get("partial"):
@@ -156,8 +166,6 @@ class Faulty:
         return [text]
 
     def _forward(self, environ: dict[str, Any], body: bytes) -> bytes:
-        import io
-
         inner = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         inner.pop("werkzeug.request", None)
         return b"".join(self._inner(inner, lambda *_: None))
@@ -192,15 +200,33 @@ class _Some:
         return ("ThrottlingException", "InternalFailure")[len(self._seen) % 2]
 
 
+def _queried(environ: dict[str, Any]) -> str:
+    """Return the operation of IAM's and STS's protocol, whose requests are forms; empty for another's."""
+    if not environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        return ""
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["tests.queried"] = True
+    return parse_qs(body.decode()).get("Action", [""])[0]
+
+
 def _refuse(environ: dict[str, Any], start_response: Any, code: str) -> list[bytes]:
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length:
         environ["wsgi.input"].read(length)
-    text = json.dumps({"__type": code, "message": "put in by the tests"}).encode()
     status = "500 Internal Server Error" if code == "InternalFailure" else "400 Bad Request"
-    headers = [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(text)))]
-    start_response(status, headers)
-    return [text]
+    if environ.get("tests.queried"):
+        said = f"<Code>{code}</Code><Message>put in by the tests</Message>"
+        text = f"<ErrorResponse><Error>{said}</Error></ErrorResponse>"
+        return _answer(start_response, status, text, "text/xml")
+    text = json.dumps({"__type": code, "message": "put in by the tests"})
+    return _answer(start_response, status, text, "application/x-amz-json-1.1")
+
+
+def _answer(start_response: Any, status: str, text: str, kind: str) -> list[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def mend_replays() -> None:

@@ -75,6 +75,8 @@ class Guard:
         self.refuse_acks: str | None = None
         """With what reason acknowledgement ids are refused, as on an exactly-once subscription."""
         self.policies: dict[str, Any] = {}
+        self.lacking: set[tuple[str, str]] = set()
+        """The end of a resource's name, and a permission that nobody has on it."""
         self.before_set_policy: Any = None
         self._subscription_filters: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -173,6 +175,16 @@ class Guard:
                 resource = iam_policy_pb2.GetIamPolicyRequest.FromString(request).resource
                 return bytes(
                     self.policies.setdefault(resource, policy_pb2.Policy(etag=b"0")).SerializeToString()
+                )
+            if method == "TestIamPermissions":
+                tested = iam_policy_pb2.TestIamPermissionsRequest.FromString(request)
+                granted = [
+                    one
+                    for one in tested.permissions
+                    if not any(tested.resource.endswith(end) and one == what for end, what in self.lacking)
+                ]
+                return bytes(
+                    iam_policy_pb2.TestIamPermissionsResponse(permissions=granted).SerializeToString()
                 )
             asked = iam_policy_pb2.SetIamPolicyRequest.FromString(request)
             if self.before_set_policy is not None:

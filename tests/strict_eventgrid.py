@@ -103,6 +103,8 @@ class Namespace:
 
     def __init__(self, key: str = "k1", shortest_wait: int = 10) -> None:
         self.key = key
+        self.next_key = key
+        """The other key, taken too: as on Azure, so that a program is never without one that is."""
         self.shortest_wait = shortest_wait
         self.topics: dict[str, dict[str, Queue]] = {}
         self.forbids = False
@@ -219,7 +221,8 @@ class Namespace:
         )
 
     async def _route(self, request: web.Request) -> Any:
-        if request.headers.get("Authorization") != f"SharedAccessKey {self.key}":
+        keys = {f"SharedAccessKey {key}" for key in (self.key, self.next_key)}
+        if request.headers.get("Authorization") not in keys:
             raise Refused(401, "Unauthorized", "The request has no valid key.")
         if self.forbids:
             raise Refused(403, "Forbidden", "The principal may not do this.")

@@ -299,6 +299,23 @@ def test_a_second_interrupt_stops_at_once_and_keeps_the_count() -> None:
     assert process.returncode == 130
 
 
+INTERRUPTED_AT_EXIT = """
+import atexit, os, signal, sys, time
+
+atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30)))
+sys.argv = ["crossbus", "--version"]
+from crossbus.cli import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_process_exits_is_quiet() -> None:
+    with started(code=INTERRUPTED_AT_EXIT) as process:
+        stdout, stderr = process.communicate(timeout=LIMIT)
+    assert stdout.startswith("crossbus ")
+    assert (process.returncode, stderr) == (-signal.SIGINT, "")
+
+
 def test_what_would_fail_for_every_event_stops_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

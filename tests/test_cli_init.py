@@ -19,7 +19,8 @@ def test_it_passes_its_own_test_and_every_check(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "cd shop" in done.stdout
     folder = tmp_path / "shop"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted(FILES)
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error"],
         cwd=folder,
@@ -55,15 +56,18 @@ def test_the_program_runs(tmp_path: Path) -> None:
         assert any("consuming orders/billing" in line for line in iter(run.stderr.readline, ""))
         run.send_signal(signal.SIGTERM)
         assert run.wait(LIMIT) == 0
+    words = ("publish", "orders", "--template", "com.acme.order.placed", "--set", "total=99")
+    assert crossbus(*words, cwd=tmp_path).stdout.startswith("published ")
     shown = crossbus("config", "show", "shop:bus", cwd=tmp_path)
     assert 'subscriptions."orders/billing".retry.attempts\t5\tcrossbus.toml' in shown.stdout
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_is_overwritten_and_nothing_is_half_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     refused(crossbus("init", cwd=tmp_path), f"{name} is in . already", "crossbus init DIR")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
     assert (tmp_path / name).read_text() == "mine"
 
 
@@ -71,6 +75,12 @@ def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path: Path) -> Non
     (tmp_path / "shop.py").symlink_to(tmp_path / "elsewhere")
     refused(crossbus("init", cwd=tmp_path), "shop.py is in . already")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_it_cannot_finish_it_takes_back(tmp_path: Path) -> None:
+    (tmp_path / "events").write_text("no folder")
+    refused(crossbus("init", cwd=tmp_path), "events")
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.server_process import Server
 from tests.test_cli import crossbus, refused
 from tests.test_cli_workers import PROGRAM, publish, ready, running, until
 from tests.test_probes import get
+from tests.worlds import WORLDS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no unix sockets")
 
@@ -147,6 +148,30 @@ def test_a_worker_that_is_started_anew_begins_paused(
         assert run.end() == 0
 
 
+def test_a_worker_that_is_still_being_started_is_paused_as_well(
+    folder: Path, sockets: dict[str, str]
+) -> None:
+    """The program is open in the first worker while the second imports it."""
+    slow = """
+import os, time
+try:
+    os.mkdir("first")
+except FileExistsError:
+    time.sleep(2)
+"""
+    (folder / "slow.py").write_text(slow + FED.replace("number == 3", "False"))
+    words = ("orders/billing", "--url", "local:")
+    with running("slow:bus", "--workers", "2", "--url", "local:", cwd=folder, **sockets) as run:
+        until(lambda: run.said("consuming"))
+        done = crossbus("pause", *words, cwd=folder, **sockets)
+        assert done.returncode == 0, done.stderr
+        assert f"(process {run.process.pid}, 2 consumers)" in done.stdout
+        assert len(run.begun()) == 1
+        assert crossbus("resume", *words, cwd=folder, **sockets).returncode == 0
+        until(lambda: len(run.begun()) == 2)
+        assert run.end() == 0
+
+
 def test_one_process_is_told_and_says_that_its_breaker_paused_it(
     folder: Path, sockets: dict[str, str]
 ) -> None:
@@ -162,6 +187,82 @@ def test_one_process_is_told_and_says_that_its_breaker_paused_it(
         )
         until(lambda: ready(run))
         assert run.end() == 0
+
+
+def test_stats_say_who_is_paused_and_how_the_breaker_stands(
+    folder: Path, server: Server, sockets: dict[str, str]
+) -> None:
+    words = ("stats", "orders/billing", "--url", server.url)
+
+    def state(*more: str) -> str:
+        return crossbus(*words, *more, cwd=folder, **sockets).stdout.rstrip("\n").rpartition("\t")[2]
+
+    with running(
+        "fed:bus", "--workers", "2", "--health", ":0", "--url", server.url, cwd=folder, **sockets
+    ) as run:
+        until(lambda: len(run.said("begun bad")) == 2)
+        until(lambda: get(run.address, "/readyz")[0] == 503)
+        open_ = "paused by its breaker: 1 of the last 1 events were rejected"
+        until(lambda: state() == f"2 {open_}")
+        found = json.loads(crossbus(*words, "-o", "json", cwd=folder, **sockets).stdout)
+        assert found["paused"] is False
+        assert [(one["state"], one["breaker"]) for one in found["consumers"]] == [("paused", "open")] * 2
+        assert {(one["program"], one["pid"]) for one in found["consumers"]} == {("fed:bus", run.process.pid)}
+        assert crossbus("pause", *words[1:], cwd=folder, **sockets).returncode == 0
+        assert state() == f"paused for all, 2 {open_}"
+        assert crossbus("resume", *words[1:], cwd=folder, **sockets).returncode == 0
+        until(lambda: state() == "2 running")
+        found = json.loads(crossbus(*words, "-o", "json", cwd=folder, **sockets).stdout)
+        assert {one["breaker"] for one in found["consumers"]} == {"closed"}
+        # Another bus has a subscription of that name too.
+        with (
+            Server() as other,
+            running("quiet:bus", "--health", ":0", "--url", other.url, cwd=folder, **sockets) as elsewhere,
+        ):
+            until(lambda: ready(elsewhere))
+            assert state() == "2 running"
+            assert elsewhere.end() == 0
+        assert run.end() == 0
+    assert state() == ""
+    (Path(sockets["CROSSBUS_RUN_DIR"]) / "crossbus").chmod(0o755)
+    done = crossbus(*words, cwd=folder, **sockets)
+    assert done.returncode == 0
+    assert "only you can open" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "eventbridge", "eventgrid"])
+def test_processes_are_told_on_each_cloud(kind: str, tmp_path: Path, sockets: dict[str, str]) -> None:
+    with WORLDS[kind](tmp_path) as world:
+        program = PROGRAM.replace('"orders"', repr(world.topic)).replace("lease=10", f"lease={world.lease}")
+        (tmp_path / "shop.py").write_text(program)
+        told = {"cwd": tmp_path, **sockets}
+        with running(
+            "shop:bus",
+            "--workers",
+            "2",
+            "--health",
+            ":0",
+            CROSSBUS_URL=world.url,
+            **told,
+            **world.environment,
+        ) as run:
+            until(lambda: ready(run))
+            done = world.crossbus("pause", world.where, **told)
+            assert (
+                f"paused {world.where} in crossbus run shop:bus (process {run.process.pid}, 2 " in done.stdout
+            )
+            assert get(run.address, "/readyz")[0] == 503 or until(lambda: not ready(run))
+            found = json.loads(world.crossbus("stats", world.where, "-o", "json", **told).stdout)
+            assert found["paused"] is None
+            assert [one["state"] for one in found["consumers"]] == ["paused", "paused"]
+            done = world.crossbus("publish", world.topic, "--type", "t", "--id", "e-1", **told)
+            assert done.returncode == 0, done.stderr
+            assert run.begun() == {}, "it handled something while it was paused"
+            done = world.crossbus("resume", world.where, **told)
+            assert done.returncode == 0, done.stderr
+            until(lambda: run.said("^done e-1"))
+            until(lambda: ready(run))
+            assert run.end() == 0
 
 
 def test_what_is_not_there_is_said(folder: Path, server: Server, sockets: dict[str, str]) -> None:

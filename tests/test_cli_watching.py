@@ -15,7 +15,7 @@ import pytest
 from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import crossbus, environment, refused
-from tests.test_cli_dlq import EXACT, WORLDS, World
+from tests.worlds import EXACT, WORLDS, World
 
 
 @pytest.fixture(params=list(WORLDS))
@@ -159,10 +159,62 @@ def test_stats_of_what_the_file_lists_again_and_again(broker: World, tmp_path: P
     with broker.started(*words) as process:
         assert process.stdout is not None
         for _ in range(3):
-            assert process.stdout.readline().rstrip("\n").split("\t")[1:] == [broker.where, "0", "0", "", "3"]
+            assert process.stdout.readline().rstrip("\n").split("\t")[1:] == [
+                broker.where,
+                "0",
+                "0",
+                "",
+                "3",
+                "",
+            ]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_what_is_not_named_is_what_the_broker_has(broker: World, tmp_path: Path) -> None:
+    broker.fill(3)
+    other = World(broker.kind, broker.url)
+    other.fill(0)
+    both = sorted([broker.where, other.where])
+    done = broker.crossbus("stats", cwd=tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == both, done.stderr
+    done = broker.crossbus("dlq", "summary", cwd=tmp_path)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert {tuple(line[:2]) for line in lines} == {(broker.where, "1")}
+    assert len(lines) == 3
+    done = broker.crossbus("dlq", "summary", "-o", "json", cwd=tmp_path)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["subscription"]: one["count"] for one in found} == {broker.where: 3, other.where: 0}
+    done = broker.crossbus("dlq", "summary", "-o", "table", cwd=tmp_path)
+    assert done.stdout.startswith("3 dead letters in 1 of 2 subscriptions\n")
+    # Names of another template are another profile's.
+    (tmp_path / "crossbus.toml").write_text(
+        f'[profiles.prod]\nurl = "{broker.url}"\nnames = "prod-{{name}}"\n'
+        f'[subscriptions."{broker.topic}/gone"]\nlease = 30\n'
+    )
+    done = crossbus("stats", "--profile", "prod", cwd=tmp_path)
+    refused(done, f"{broker.topic}/gone", f"prod-{broker.topic}", code=1)
+
+
+def test_those_that_a_program_declares(world: World, tmp_path: Path) -> None:
+    world.fill(2)
+    (tmp_path / "shop.py").write_text(
+        "from crossbus import Bus, Event\n"
+        "bus = Bus()\n"
+        f"@bus.subscribe({world.topic!r}, 'billing', lease={world.lease})\n"
+        "async def bill(event: Event) -> None: ...\n"
+    )
+    done = world.crossbus("stats", "shop:bus", "-o", "json", cwd=tmp_path)
+    assert [json.loads(line)["subscription"] for line in done.stdout.splitlines()] == [world.where], (
+        done.stderr
+    )
+    done = world.crossbus("dlq", "summary", "shop:bus", "-o", "json", cwd=tmp_path)
+    assert [json.loads(line)["count"] for line in done.stdout.splitlines()] == [2], done.stderr
+    refused(world.crossbus("stats", "shop:bus", world.where, cwd=tmp_path), "one MODULE:BUS")
+    refused(world.crossbus("dlq", "summary", "shop:none", cwd=tmp_path), "none")
+    if world.kind not in EXACT:
+        refused(world.crossbus("stats", cwd=tmp_path), "no subscription was named", "MODULE:BUS")
 
 
 def test_replay_brings_past_events_to_one_subscription(broker: World) -> None:

@@ -56,6 +56,7 @@ def test_local_broker_in_a_file_passes_every_case(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_bus_survives_faults(seed: int) -> None:
     harness = FaultyHarness(LocalHarness(), Faults(seed=seed))
@@ -65,8 +66,9 @@ def test_bus_survives_faults(seed: int) -> None:
     assert struck == wanted, f"these faults never struck: {wanted - struck}"
 
 
+@pytest.mark.long
 def test_ten_times_in_parallel() -> None:
-    check(run_limited(run(LocalHarness(), select="stress"), limit=600))
+    check(run_limited(run(LocalHarness(), select="stress", scale=0.25), limit=600))
 
 
 # --- the list -----------------------------------------------------------------------------------------------------

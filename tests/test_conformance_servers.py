@@ -80,6 +80,7 @@ def quiet() -> Iterator[None]:
 # --- right, and wrong ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SERVERS)
 def test_server_passes_every_case(name: str, tmp_path: Path) -> None:
     report = whole_kit(name, tmp_path)
@@ -89,11 +90,14 @@ def test_server_passes_every_case(name: str, tmp_path: Path) -> None:
         assert result.case.waits_for or NOT_HERE[name] & set(result.case.requires), result.detail
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if "KeepsNothing" in name else ()) for name in WRONG]
+)
 def test_wrong_server_fails_its_case(name: str, tmp_path: Path) -> None:
     assert [result.status for result in one_case(name, tmp_path).results] == ["failed"], f"{name}: it passes"
 
 
+@pytest.mark.long
 def test_right_server_passes_what_wrong_ones_fail(tmp_path: Path) -> None:
     report = right_server(tmp_path)
     assert len(report.passed) == len(report.results), report.table()

@@ -281,7 +281,7 @@ def test_order_is_refused_and_the_way_out_named() -> None:
 @pytest.mark.parametrize("retention", [59, 14 * 86_400 + 1])
 def test_a_retention_that_sqs_does_not_have_is_refused(retention: float) -> None:
     subscription = Subscription(topic=Topic("orders"), name="billing", retention=retention)
-    with pytest.raises(DeclarationError, match=r"60 to 1.2096e\+06 s \(14 days\)|60 to 1209600 s"):
+    with pytest.raises(DeclarationError, match=r"60 to 1209600 s \(14 days\)"):
         queue_attributes(subscription, "arn")
 
 

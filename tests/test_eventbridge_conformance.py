@@ -49,6 +49,7 @@ def check(report: Report) -> None:
         assert result.case.waits_for or LACKS & set(result.case.requires), result.detail
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(4))
 def test_cases_that_may_run_beside_others(aws: World, part: int) -> None:
     check(run_limited(run(MotoHarness(aws), select=BESIDE[part::4], parallel=8), limit=900))

@@ -17,6 +17,7 @@ from tests.support import run
 
 from crossbus import Bus, Delivery, Event, NotFound, Reject, exact
 from crossbus.adapter import Change, Finding, ReplayFrom
+from crossbus.checks import Difference
 from crossbus.clock import SystemClock
 from crossbus.codecs import encode_json
 from crossbus.config import load
@@ -305,8 +306,13 @@ def test_what_is_missing_is_named(aws: World, name: str) -> None:
         await adapter.open()
         wanted = Subscription(topic=Topic(name), name="billing")
         assert (await inspected(adapter, wanted))[name].state == "missing"
+        absent = Difference("queue", f"queue {name}--billing is missing")
         assert (await inspected(adapter, wanted))[f"{name}/billing"] == Finding(
-            "subscription", f"{name}/billing", f"queue {name}--billing", "missing"
+            "subscription",
+            f"{name}/billing",
+            f"queue {name}--billing",
+            "missing",
+            differences=(absent,),
         )
         await provide(adapter, wanted)
         aws.client("events").remove_targets(Rule=f"{name}--billing", EventBusName=name, Ids=["crossbus"])

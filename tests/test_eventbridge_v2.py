@@ -107,6 +107,7 @@ def queued(aws: World, queue: str) -> list[dict[str, Any]]:
 # --- the kit --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(2))
 def test_the_kit(aws: World, part: int) -> None:
     logging.disable(logging.CRITICAL)

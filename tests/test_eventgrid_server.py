@@ -58,6 +58,7 @@ def check(harness: EventGridServerHarness, select: Sequence[str], lacks: set[str
         assert result.case.waits_for or missing, f"{result.case.name} was skipped: {result.detail}"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("groups", IN_MEMORY, ids=" ".join)
 def test_the_kit_on_a_server_in_memory(groups: tuple[str, ...]) -> None:
@@ -65,6 +66,7 @@ def test_the_kit_on_a_server_in_memory(groups: tuple[str, ...]) -> None:
     check(EventGridServerHarness(), cases, NOT_OF_EVENT_GRID | NOT_IN_MEMORY, parallel=8)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quiet")
 def test_the_kit_on_a_server_with_a_file_that_is_killed_and_restarted(tmp_path: Path) -> None:
     check(EventGridServerHarness(str(tmp_path / "events.db")), WITH_A_FILE, NOT_OF_EVENT_GRID, parallel=1)

@@ -14,11 +14,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from tests.consuming import until
+from tests.support import run
 
 from crossbus import Bus, Event, SyncBus
 from crossbus.errors import ConfigurationError
 from crossbus.probes import AT_ONCE, Probe, asgi, listening, parse_address, probe
-from support import run
 
 
 def get(address: tuple[str, int], path: str, method: str = "GET") -> tuple[int, str]:

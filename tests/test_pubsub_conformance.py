@@ -49,6 +49,7 @@ def without_stress(case: Case) -> bool:
     return case.group != "stress"
 
 
+@pytest.mark.long
 def test_every_case(emulator: Emulator) -> None:
     harness = PubSubHarness(emulator)
     try:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from crossbus.adapter import (
     Description,
     Finding,
     LeaseOutcome,
+    PutBack,
     Received,
     Receiver,
     ReplayFrom,
@@ -514,6 +515,40 @@ class RedrivesToAll(HasWrongQueue):
     class queue(WrongQueue):
         async def redeliver(self, wires: Sequence[Wire]) -> Sequence[SendOutcome]:
             return await self.adapter.inner.send(self.subscription.topic, wires)
+
+
+@fails("retry/dead-letter-pages")
+class GivesOnePage(HasWrongQueue):
+    class queue(WrongQueue):
+        async def pages(self, size: int = 1000) -> AsyncGenerator[Sequence[Received], None]:
+            yield (await self.inner.browse(size))
+
+
+@fails("retry/dead-letter-pages")
+class GivesTheLastOfAPageAgain(HasWrongQueue):
+    """Its token of the next page is that of the last record, instead of the one after it."""
+
+    class queue(WrongQueue):
+        async def pages(self, size: int = 1000) -> AsyncGenerator[Sequence[Received], None]:
+            found = await self.inner.browse(1000)
+            for start in range(0, len(found) - 1, size - 1):
+                yield found[start : start + size]
+
+
+@fails("retry/put-back")
+class PutsBackAndKeeps(HasWrongQueue):
+    class queue(WrongQueue):
+        async def put_back(self, records: Sequence[tuple[Any, Wire]]) -> Sequence[PutBack]:
+            outcomes = await self.inner.redeliver([wire for _, wire in records])
+            return [PutBack(sent, LeaseOutcome.OK) for sent in outcomes]
+
+
+@fails("retry/put-back")
+class RemovesAndDoesNotPutBack(HasWrongQueue):
+    class queue(WrongQueue):
+        async def put_back(self, records: Sequence[tuple[Any, Wire]]) -> Sequence[PutBack]:
+            removed = await self.inner.delete([lease for lease, _ in records])
+            return [PutBack(SendOutcome(str(n)), one) for n, one in enumerate(removed)]
 
 
 # --- replay -------------------------------------------------------------------------------------------------------

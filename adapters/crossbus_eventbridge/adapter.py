@@ -21,13 +21,14 @@ from crossbus.adapter import (
     Wire,
 )
 from crossbus.asking import code_of
+from crossbus.checks import Check, Result
 from crossbus.clock import Clock
 from crossbus.errors import BusClosedError, CrossbusError, ErrorCode, provider_error
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.profiles import Profile
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventbridge import backlogs, encoding
+from crossbus_eventbridge import backlogs, diagnosing, encoding
 from crossbus_eventbridge.api import EventBridgeApi
 from crossbus_eventbridge.classic import Classic
 from crossbus_eventbridge.connection import Connection
@@ -59,6 +60,7 @@ class EventBridgeAdapter(Adapter):
     name: ClassVar[str] = "eventbridge"
     parameters: ClassVar[dict[str, str]] = dict(PARAMETERS)
     permissions = Classic.permissions
+    checks: Mapping[str, Check] = Classic.checks
     capabilities = EVENTBRIDGE
 
     def __init__(self, profile: Profile, *, clock: Clock, session: Any | None = None) -> None:
@@ -67,6 +69,7 @@ class EventBridgeAdapter(Adapter):
         self.names = Names(profile, self.options.api)
         self.api: EventBridgeApi = V2Api(self) if self.options.api == "v2" else Classic(self)
         self.capabilities, self.permissions = self.api.capabilities, self.api.permissions
+        self.checks = self.api.checks
         self._session = session
         self._connection: Connection | None = None
         self._queues: Queues | None = None
@@ -188,6 +191,10 @@ class EventBridgeAdapter(Adapter):
     async def inspect(self, topology: Topology) -> Sequence[Finding]:
         """Look at every bus, rule, queue, dead letter and policy that is declared."""
         return await self.api.inspect(topology)
+
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Ask whose credentials these are, what IAM says that they permit, and how far the limits are."""
+        return await diagnosing.diagnose(self, topology)
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. With `prune`, what crossbus made (its tags say so) and nobody declares."""

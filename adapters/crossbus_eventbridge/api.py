@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
+from crossbus.checks import Check
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
@@ -24,6 +25,7 @@ class EventBridgeApi(ABC):
 
     capabilities: ClassVar[Capabilities]
     permissions: ClassVar[Mapping[str, str]]
+    checks: ClassVar[Mapping[str, Check]]
 
     def __init__(self, adapter: EventBridgeAdapter) -> None:
         self.adapter = adapter

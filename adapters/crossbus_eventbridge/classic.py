@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
+from crossbus.checks import Check
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventbridge import encoding, exporting, filters, making, provisioning, replays
+from crossbus_eventbridge import checks, encoding, exporting, filters, making, provisioning, replays
 from crossbus_eventbridge.api import EventBridgeApi
 from crossbus_eventbridge.limits import EVENTBRIDGE
 from crossbus_eventbridge.naming import is_queue
@@ -33,6 +34,7 @@ class Classic(EventBridgeApi):
     """The API `events`, of 2015."""
 
     capabilities: ClassVar[Capabilities] = EVENTBRIDGE
+    checks: ClassVar[Mapping[str, Check]] = checks.CLASSIC
     permissions: ClassVar[Mapping[str, str]] = {
         "temporary_subscriptions": "events:PutRule, events:PutTargets, events:TagResource, events:ListTargetsByRule, "
         f"events:RemoveTargets and events:DeleteRule on the bus, and {TEMPORARY_QUEUE}",

@@ -14,7 +14,7 @@ from crossbus.requests import request_sent
 from crossbus.threads import Threads
 from crossbus_eventbridge.errors import STALE, aws_code, portable
 from crossbus_eventbridge.options import Options, is_loopback
-from crossbus_eventbridge.session import CALLS, Clients
+from crossbus_eventbridge.session import CALLS, Clients, Identity
 
 __all__ = ["Connection", "Service"]
 
@@ -82,11 +82,31 @@ class Connection:
     async def account(self) -> str:
         """Return the number of the account in use, asked for once. Raises the portable error of what AWS said."""
         if self._account is None:
-            try:
-                self._account = await self.run(self.clients.account)
-            except Exception as error:
-                raise self._portable(error, "GetCallerIdentity", "") from error
+            self._account = (await self.identity()).account
         return self._account
+
+    async def identity(self) -> Identity:
+        """Ask whose the credentials are. Raises the portable error of what AWS said."""
+        try:
+            return await self.run(self.clients.identity)
+        except Exception as error:
+            raise self._portable(error, "GetCallerIdentity", "") from error
+
+    async def ask(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        """Make one call of another service than events and queues. Raises the portable error of what AWS said."""
+
+        def call() -> dict[str, Any]:
+            client = self.clients.other(service)
+            try:
+                found: dict[str, Any] = getattr(client, _method(operation))(**request)
+                return found
+            finally:
+                client.close()
+
+        try:
+            return await self.run(call)
+        except Exception as error:
+            raise self._portable(error, operation, "") from error
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run something that blocks in a thread of ours; after closing, in one of asyncio's."""

@@ -138,6 +138,8 @@ def code_of(error: BaseException) -> tuple[ErrorCode, bool] | None:
     """Return the portable code of an exception, and whether to retry; None if it is not botocore's."""
     if isinstance(error, ProviderError):
         return error.code, error.retryable
+    if type(error).__module__ == "botocore.parsers":  # a page of a proxy's, instead of AWS's answer
+        return ErrorCode.UNAVAILABLE, True
     exceptions = sys.modules.get("botocore.exceptions")
     if exceptions is None or not isinstance(
         error, (exceptions.BotoCoreError, exceptions.ClientError, exceptions.HTTPClientError)
@@ -214,6 +216,8 @@ def permission(operation: str) -> str:
     service = (
         "sts"
         if action in ("AssumeRole", "GetCallerIdentity")
+        else "iam"
+        if action in ("SimulatePrincipalPolicy", "GetRole")
         else "sqs"
         if any(part in action for part in _SQS)
         else "events"

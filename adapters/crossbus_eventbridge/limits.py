@@ -23,8 +23,11 @@ __all__ = [
     "MESSAGE_BYTES",
     "POLLERS",
     "REQUEST_BYTES",
+    "RULES",
     "RULE_NAME_LENGTH",
     "SHORTEST_RETENTION",
+    "TARGETS",
+    "USUAL_BYTES",
     "V2",
     "V2_BATCH",
     "V2_REQUEST_BYTES",
@@ -36,6 +39,8 @@ POLLERS: Final = 10
 """The most ReceiveMessage calls of one receiver under way at once."""
 MESSAGE_BYTES: Final = 1_048_576
 """The most bytes of a message of SQS."""
+USUAL_BYTES: Final = 262_144
+"""The most bytes of a message of SQS before August 2025, and so of most queues: few events are larger."""
 REQUEST_BYTES: Final = 1_048_575
 """The most bytes of all entries of one PutEvents: less than 1 MB."""
 ENVELOPE_BYTES: Final = 8_576
@@ -52,6 +57,13 @@ SHORTEST_RETENTION: Final = 60.0
 LONGEST_RETENTION: Final = 14 * 86_400.0
 DEFAULT_BACKSTOP: Final = 100
 RULE_NAME_LENGTH: Final = 64
+RULES: Final = 300
+"""Rules of one bus, unless AWS raised it; in some regions 100.
+
+Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html#eb-quota-bus
+"""
+TARGETS: Final = 5
+"""Targets of one rule."""
 
 _ABSENT = {"ordering", "replay_position", "push", "restarts"}
 

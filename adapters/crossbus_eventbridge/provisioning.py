@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossbus.adapter import Change, Finding
+from crossbus.checks import Difference, texts
 from crossbus.errors import ConfigurationError, PermissionDenied
 from crossbus.topology import Subscription, Topic, Topology
 from crossbus_eventbridge import making, policies
+from crossbus_eventbridge.limits import TARGETS
 from crossbus_eventbridge.naming import Arn, Queue
 from crossbus_eventbridge.pruning import plan_prune
-from crossbus_eventbridge.settings import hazards
 from crossbus_eventbridge.standing import Look, Rule, SeenQueues
 
 if TYPE_CHECKING:
@@ -48,12 +49,10 @@ async def _inspect_topic(adapter: EventBridgeAdapter, topic: Topic, room: asynci
         except PermissionDenied as error:
             return Finding("topic", topic.name, bus, "unknown", str(error))
     if there is None:
-        return Finding("topic", topic.name, bus, "missing")
-    if not archived:
-        return Finding(
-            "topic", topic.name, bus, "differs", "it has no archive, so that nothing can be replayed"
-        )
-    return Finding("topic", topic.name, bus, "ok")
+        absent = Difference("bus", f"bus {bus} is missing")
+        return Finding("topic", topic.name, bus, "missing", differences=(absent,))
+    lacks = Difference("archive", "it has no archive, so that nothing can be replayed")
+    return Finding.of("topic", topic.name, bus, [] if archived else [lacks])
 
 
 async def _inspect_subscription(
@@ -67,16 +66,18 @@ async def _inspect_subscription(
         except PermissionDenied as error:
             return Finding("subscription", name, queue.name, "unknown", str(error))
     if seen.queue is None:
-        return Finding("subscription", name, f"queue {queue.name}", "missing")
+        absent = Difference("queue", f"queue {queue.name} is missing")
+        return Finding("subscription", name, f"queue {queue.name}", "missing", differences=(absent,))
     if seen.rule is None:
         bus = adapter.names.bus(subscription.topic)
         rule = f"rule {adapter.names.rule(subscription)} of bus {bus}"
         looked = (
             f"a rule of bus {bus} with the target {seen.queue['QueueArn']}" if subscription.external else rule
         )
-        return Finding("subscription", name, looked, "missing")
+        absent = Difference("rule", f"{looked} is missing")
+        return Finding("subscription", name, looked, "missing", differences=(absent,))
     differs = seen.dangers() if subscription.external else [*seen.dangers(), *seen.differences()]
-    return Finding("subscription", name, queue.name, "differs" if differs else "ok", "; ".join(differs))
+    return Finding.of("subscription", name, queue.name, differs)
 
 
 class _Seen(SeenQueues):
@@ -84,31 +85,35 @@ class _Seen(SeenQueues):
 
     rule: Rule | None = None
 
-    def rule_differences(self) -> list[str]:
+    def rule_differences(self) -> list[Difference]:
         """What of the rule is otherwise than declared, its targets apart."""
         rule = self.rule
         assert rule is not None
         found = []
         wanted = making.pattern_text(self.adapter, self.subscription)
         if not _same_pattern(rule.pattern, wanted):
-            found.append(f"rule {rule.name} has the pattern {rule.pattern}, declared {wanted}")
+            about = f"rule {rule.name} has the pattern {rule.pattern}, declared {wanted}"
+            found.append(Difference("pattern", about))
         if not rule.enabled:
-            found.append(f"rule {rule.name} is disabled")
+            found.append(Difference("rule-enabled", f"rule {rule.name} is disabled"))
         return found
 
-    def target_differences(self) -> list[str]:
+    def target_differences(self) -> list[Difference]:
         """What of the way from the rule to the queues is missing."""
         rule = self.rule
         if rule is None or self.queue is None:
             return []
+        if self.queue["QueueArn"] not in rule.targets and len(rule.targets) >= TARGETS:
+            about = f"rule {rule.name} has {len(rule.targets)} targets, and queue {self.queue_name} is none of them"
+            return [Difference("targets-limit", about)]
         if self.queue["QueueArn"] not in rule.targets:
-            return [f"rule {rule.name} does not deliver to queue {self.queue_name}"]
-        found = []
-        if self.dead is not None and rule.targets[self.queue["QueueArn"]] is None:
-            found.append(f"rule {rule.name} has no dead letter for what it cannot deliver")
-        return found
+            return [Difference("target", f"rule {rule.name} does not deliver to queue {self.queue_name}")]
+        if self.dead is None or rule.targets[self.queue["QueueArn"]] is not None:
+            return []
+        lacks = f"rule {rule.name} has no dead letter for what it cannot deliver"
+        return [Difference("target-dead-letter", lacks)]
 
-    def policy_differences(self) -> list[str]:
+    def policy_differences(self) -> list[Difference]:
         """Which queues do not let the rule send."""
         rule = self.rule
         if rule is None:
@@ -119,22 +124,19 @@ class _Seen(SeenQueues):
                 continue
             if not policies.allows(queue.get("Policy"), queue["QueueArn"], rule.arn):
                 found.append(
-                    f"the policy of queue {name} does not let rule {rule.name} send, so that EventBridge drops its "
-                    "events in silence"
+                    Difference(
+                        "queue-policy",
+                        f"the policy of queue {name} does not let rule {rule.name} send, so that EventBridge drops its "
+                        "events in silence",
+                    )
                 )
         return found
 
-    def dangers(self) -> list[str]:
+    def dangers(self) -> list[Difference]:
         """What loses events, whoever made it."""
-        assert self.queue is not None
-        found = [*hazards(self.queue_name, self.queue), *self.policy_differences()]
-        if self.dead is None:
-            found.append(f"dead letter {self.dead_name} is missing")
-        else:
-            found += hazards(self.dead_name, self.dead)
-        return found
+        return [*self.queue_dangers(), *self.policy_differences()]
 
-    def differences(self) -> list[str]:
+    def differences(self) -> list[Difference]:
         return [
             *self.rule_differences(),
             *self.target_differences(),
@@ -229,7 +231,7 @@ async def _plan_subscription(
             Change("create", "rule", adapter.names.rule(subscription), f"pattern {pattern}", put_rule)
         )
         return changes
-    differs = [*seen.rule_differences(), *seen.target_differences(), *seen.policy_differences()]
+    differs = texts([*seen.rule_differences(), *seen.target_differences(), *seen.policy_differences()])
     if is_new or seen.dead is None:
         differs.append("its queues are new")
     changes += put_change("rule", seen.rule.name, False, differs, put_rule)
@@ -241,18 +243,19 @@ async def queue_change(
     subscription: Subscription,
     queue: Queue,
     has: object | None,
-    differs: Sequence[str],
+    differs: Sequence[Difference],
     payload: object,
 ) -> list[Change]:
     """Return the step for a queue, as `put_change`. Raises `ConfigurationError` if it is another account's.
 
     AWS lets no account make or change the queues of another one; made in ours it would be another queue.
     """
-    changes = put_change("queue", queue.name, has is None, differs, payload)
+    said = texts(differs)
+    changes = put_change("queue", queue.name, has is None, said, payload)
     if changes and queue.account and queue.account != (own := await adapter.connection.account()):
         raise ConfigurationError(
             f"subscription {subscription}: queue {queue.name} belongs to account {queue.account} and "
-            f"{'is not there' if has is None else 'differs (' + '; '.join(differs) + ')'}; crossbus makes and changes "
+            f"{'is not there' if has is None else 'differs (' + '; '.join(said) + ')'}; crossbus makes and changes "
             f"queues of its own account {own} only: see to it there, and set external = true"
         )
     return changes

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from crossbus.errors import ConfigurationError, Unauthenticated
 from crossbus_eventbridge.errors import portable
 from crossbus_eventbridge.limits import MAX_WAIT
 from crossbus_eventbridge.options import Options
 
-__all__ = ["CALLS", "Clients"]
+__all__ = ["CALLS", "Clients", "Identity"]
 
 CALLS: Final = 32
 """The most calls of one adapter under way at once, long polls apart."""
@@ -36,6 +36,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class Identity(NamedTuple):
+    """Whose the credentials are."""
+
+    account: str
+    arn: str
+    date: str | None
+    """AWS's clock at that, as HTTP writes it."""
 
 
 class Clients:
@@ -121,15 +130,21 @@ class Clients:
         """The region in use."""
         return str(self.events.meta.region_name)
 
-    def account(self) -> str:
-        """Ask AWS for the account that the credentials belong to. Needs no permission."""
-        options = self._options
-        region = options.region or self.session.region_name
-        client = self.session.client("sts", region_name=region, endpoint_url=options.endpoint)
+    def identity(self) -> Identity:
+        """Ask AWS whose the credentials are. Needs no permission."""
+        client = self.other("sts")
         try:
-            return str(client.get_caller_identity()["Account"])
+            found = client.get_caller_identity()
         finally:
             client.close()
+        headers = found.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return Identity(str(found["Account"]), str(found["Arn"]), headers.get("date"))
+
+    def other(self, service: str) -> Any:
+        """Make a client of another service, for who closes it."""
+        options = self._options
+        region = options.region or self.session.region_name
+        return self.session.client(service, region_name=region, endpoint_url=options.endpoint)
 
     def credentials_key(self) -> str:
         """Return the id of the access key in use: not a secret, and another one after a rotation."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from crossbus.checks import Difference
 from crossbus.errors import DeclarationError
 from crossbus.topology import Subscription
 from crossbus_eventbridge.limits import (
@@ -15,9 +16,10 @@ from crossbus_eventbridge.limits import (
     LONGEST_RETENTION,
     MESSAGE_BYTES,
     SHORTEST_RETENTION,
+    USUAL_BYTES,
 )
 
-__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "receives"]
+__all__ = ["dead_attributes", "differences", "hazards", "queue_attributes", "receives", "short_lived"]
 
 _TITLES: Final = {
     "VisibilityTimeout": "lease",
@@ -27,6 +29,15 @@ _TITLES: Final = {
     "SqsManagedSseEnabled": "encryption by SQS",
     "KmsMasterKeyId": "KMS key",
 }
+_CHECKS: Final = {
+    "VisibilityTimeout": "lease",
+    "MessageRetentionPeriod": "retention",
+    "MaximumMessageSize": "message-size",
+    "RedrivePolicy": "backstop",
+    "SqsManagedSseEnabled": "encryption",
+    "KmsMasterKeyId": "encryption",
+}
+"""By attribute, the check that it belongs to."""
 
 
 def queue_attributes(subscription: Subscription, dead_arn: str) -> dict[str, str]:
@@ -71,15 +82,19 @@ def _retention(subscription: Subscription) -> int:
     if not SHORTEST_RETENTION <= subscription.retention <= LONGEST_RETENTION:
         raise DeclarationError(
             f"subscription {subscription}: a retention of {subscription.retention:g} s; SQS keeps messages for "
-            f"{SHORTEST_RETENTION:g} to {LONGEST_RETENTION:g} s (14 days)"
+            f"{SHORTEST_RETENTION:.0f} to {LONGEST_RETENTION:.0f} s (14 days)"
         )
     return round(subscription.retention)
 
 
-def differences(has: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Return what of a queue is otherwise than wanted, for people."""
+def differences(has: Mapping[str, str], wanted: Mapping[str, str], *, dead: bool = False) -> list[Difference]:
+    """Return what of a queue, or of the queue of a `dead` letter, is otherwise than wanted."""
     return [
-        f"{_TITLES.get(name, name)} {_shown(name, has.get(name))}, declared {_shown(name, value)}"
+        Difference(
+            "dead-letter-retention" if dead and name == "MessageRetentionPeriod" else _CHECKS[name],
+            f"{_TITLES[name]} {_shown(name, has.get(name))}, declared {_shown(name, value)}",
+            "warning" if name == "MaximumMessageSize" else None,  # if it is dangerous, `hazards` says so
+        )
         for name, value in wanted.items()
         if _shown(name, has.get(name)) != _shown(name, value)
     ]
@@ -94,18 +109,43 @@ def _shown(name: str, value: str | None) -> str:
     return f"{policy.get('maxReceiveCount')} receives into {policy.get('deadLetterTargetArn')}"
 
 
-def hazards(name: str, has: Mapping[str, str], *, by_role: bool = False) -> list[str]:
-    """Return what of a queue loses events in silence, for people. `by_role`: EventBridge sends with a role (api=v2)."""
+def hazards(name: str, has: Mapping[str, str], *, by_role: bool = False) -> list[Difference]:
+    """Return what of a queue loses events in silence. `by_role`: EventBridge sends with a role (api=v2)."""
     found = []
     size = int(has.get("MaximumMessageSize", MESSAGE_BYTES))
     if size < MESSAGE_BYTES:
         found.append(
-            f"queue {name} takes messages of {size:,} bytes; EventBridge drops a larger one in silence, and an event "
-            f"may have {EVENTBRIDGE.event_bytes:,}: set its MaximumMessageSize to {MESSAGE_BYTES}"
+            Difference(
+                "message-size",
+                f"queue {name} takes messages of {size:,} bytes; EventBridge drops a larger one in silence, and an "
+                f"event may have {EVENTBRIDGE.event_bytes:,}: set its MaximumMessageSize to {MESSAGE_BYTES}",
+                "warning" if size >= USUAL_BYTES else "wrong",
+            )
         )
     if has.get("KmsMasterKeyId") == "alias/aws/sqs" and not by_role:
         found.append(
-            f"queue {name} is encrypted with alias/aws/sqs, which EventBridge may not use: use SSE-SQS, or a key whose "
-            "policy allows events.amazonaws.com kms:GenerateDataKey and kms:Decrypt"
+            Difference(
+                "encryption",
+                f"queue {name} is encrypted with alias/aws/sqs, which EventBridge may not use: use SSE-SQS, or a key "
+                "whose policy allows events.amazonaws.com kms:GenerateDataKey and kms:Decrypt",
+            )
         )
     return found
+
+
+def short_lived(
+    name: str, has: Mapping[str, str], dead: str, dead_has: Mapping[str, str]
+) -> list[Difference]:
+    """Return whether a dead letter keeps what the backstop moves no longer than its source kept it.
+
+    SQS counts the retention of what it moves from when it was first sent, so that it may be gone as it arrives.
+    """
+    kept, kept_dead = (int(one.get("MessageRetentionPeriod", 0)) for one in (has, dead_has))
+    if not kept or not kept_dead or kept_dead > kept:
+        return []
+    return [
+        Difference(
+            "dead-letter-retention",
+            f"queue {dead} keeps a message for {kept_dead} s since it was first sent, and queue {name} for {kept} s",
+        )
+    ]

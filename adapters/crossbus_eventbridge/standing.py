@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crossbus.checks import Difference
 from crossbus.errors import NotFound
+from crossbus_eventbridge.limits import LONGEST_RETENTION
 from crossbus_eventbridge.naming import Queue
-from crossbus_eventbridge.settings import dead_attributes, differences, queue_attributes
+from crossbus_eventbridge.settings import (
+    dead_attributes,
+    differences,
+    hazards,
+    queue_attributes,
+    short_lived,
+)
 
 if TYPE_CHECKING:
     from crossbus.topology import Subscription, Topic
@@ -164,12 +172,26 @@ class SeenQueues:
         """The name of the dead letter's queue."""
         return self.adapter.names.dead_queue(self.subscription.dead_letter).name
 
-    def queue_differences(self) -> list[str]:
+    def queue_dangers(self, *, by_role: bool = False) -> list[Difference]:
+        """What of the two queues loses events, whoever made them."""
+        assert self.queue is not None
+        found = hazards(self.queue_name, self.queue, by_role=by_role)
+        if self.dead is None:
+            return [*found, Difference("dead-letter", f"dead letter {self.dead_name} is missing")]
+        found += hazards(self.dead_name, self.dead, by_role=by_role)
+        longest = self.dead.get("MessageRetentionPeriod") == str(int(LONGEST_RETENTION))
+        if longest or self.subscription.external or self.subscription.dead_letter.external:
+            found += short_lived(self.queue_name, self.queue, self.dead_name, self.dead)
+        return found
+
+    def queue_differences(self) -> list[Difference]:
         """What of the queue is otherwise than declared."""
         if self.queue is None or self.dead is None:
             return []
         return differences(self.queue, queue_attributes(self.subscription, self.dead["QueueArn"]))
 
-    def dead_differences(self) -> list[str]:
+    def dead_differences(self) -> list[Difference]:
         """What of the dead letter's queue is otherwise than declared."""
-        return [] if self.dead is None else differences(self.dead, dead_attributes(self.subscription))
+        if self.dead is None:
+            return []
+        return differences(self.dead, dead_attributes(self.subscription), dead=True)

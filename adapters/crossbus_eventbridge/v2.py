@@ -16,11 +16,12 @@ from typing import Any, ClassVar, Final
 
 from crossbus.adapter import Change, Compilation, Finding, ReplayFrom, SendOutcome, Wire
 from crossbus.capabilities import Capabilities
+from crossbus.checks import Check
 from crossbus.errors import DeclarationError, NotFound, UnsupportedError
 from crossbus.event import Event
 from crossbus.filters import Filter
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventbridge import encoding, filters, making, v2_making, v2_provisioning
+from crossbus_eventbridge import checks, encoding, filters, making, v2_making, v2_provisioning
 from crossbus_eventbridge.api import EventBridgeApi
 from crossbus_eventbridge.limits import V2
 from crossbus_eventbridge.naming import is_queue
@@ -42,6 +43,7 @@ class V2Api(EventBridgeApi):
     """The API `eventbridgev2`, of 2025."""
 
     capabilities: ClassVar[Capabilities] = V2
+    checks: ClassVar[Mapping[str, Check]] = checks.V2
     permissions: ClassVar[Mapping[str, str]] = {
         "temporary_subscriptions": "events:ListEventBuses, events:ListSubscribers, events:DescribeSubscriber, "
         "events:CreateSubscriber, events:DeleteSubscriber, events:TagResource, iam:PassRole on the delivery role, and "

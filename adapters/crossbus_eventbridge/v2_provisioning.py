@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crossbus.adapter import Change, Finding
+from crossbus.checks import Difference, texts
 from crossbus.errors import PermissionDenied
 from crossbus.topology import Subscription, Topic, Topology
 from crossbus_eventbridge import making, v2_making
 from crossbus_eventbridge.naming import Arn
 from crossbus_eventbridge.provisioning import put_change, queue_change
 from crossbus_eventbridge.pruning import made_here, prune_queues
-from crossbus_eventbridge.settings import hazards
 from crossbus_eventbridge.standing import Look, SeenQueues, pages
 from crossbus_eventbridge.v2_making import Subscriber, Subscribers, wanted
 
@@ -32,7 +32,7 @@ class _Seen(SeenQueues):
 
     subscriber: Subscriber | None = None
 
-    def subscriber_differences(self) -> list[str]:
+    def subscriber_differences(self) -> list[Difference]:
         """What of the subscriber is otherwise than `provision` would have it."""
         found = self.subscriber
         if found is None or self.queue is None or self.dead is None:
@@ -42,36 +42,38 @@ class _Seen(SeenQueues):
         want = wanted(self.adapter, self.subscription, self.queue["QueueArn"], self.dead["QueueArn"])
         has = found.settings
         return [
-            f"subscriber {found.name} has another {name}: {_shown(has.get(name))}, declared {_shown(value)}"
+            Difference(
+                "subscriber-settings",
+                f"subscriber {found.name} has another {name}: {_shown(has.get(name))}, declared {_shown(value)}",
+            )
             for name, value in want.items()
             if name != "State" and _comparable(has.get(name)) != _comparable(value)
         ]
 
-    def dangers(self) -> list[str]:
+    def dangers(self) -> list[Difference]:
         """What loses events, or keeps them from coming, whoever made it."""
         assert self.queue is not None
         assert self.subscriber is not None
         name, has = self.subscriber.name, self.subscriber.settings
-        found = hazards(self.queue_name, self.queue, by_role=True)
+        said = []
         if has.get("Revoked"):
-            found.append(
+            said.append(
                 f"subscriber {name} was revoked by the owner of the bus, for good: nothing comes any more"
             )
         if has.get("State") == "STOPPED":
-            found.append(f"subscriber {name} is stopped")
+            said.append(f"subscriber {name} is stopped")
         if self.subscriber.target != self.queue["QueueArn"]:
-            found.append(f"subscriber {name} does not deliver to queue {self.queue_name}")
+            said.append(f"subscriber {name} does not deliver to queue {self.queue_name}")
         if self.subscription.ordered and has.get("Type") != "FIFO":
-            found.append(f"subscriber {name} is {has.get('Type')}, and keeps no order")
+            said.append(f"subscriber {name} is {has.get('Type')}, and keeps no order")
         if has.get("Transformer", {}).get("Type", "RAW") != "RAW":
-            found.append(f"subscriber {name} transforms what it delivers; crossbus reads RAW")
-        if self.dead is None:
-            found.append(f"dead letter {self.dead_name} is missing")
-        else:
-            found += hazards(self.dead_name, self.dead, by_role=True)
-        return found
+            said.append(f"subscriber {name} transforms what it delivers; crossbus reads RAW")
+        return [
+            *(Difference("subscriber-delivers", text) for text in said),
+            *self.queue_dangers(by_role=True),
+        ]
 
-    def differences(self) -> list[str]:
+    def differences(self) -> list[Difference]:
         return [*self.subscriber_differences(), *self.queue_differences(), *self.dead_differences()]
 
 
@@ -126,11 +128,13 @@ async def _inspect_topic(
         except PermissionDenied as error:
             return Finding("topic", topic.name, bus, "unknown", str(error))
     if there is None:
-        return Finding("topic", topic.name, f"Custom Event Bus {bus}", "missing")
+        absent = Difference("bus", f"Custom Event Bus {bus} is missing")
+        return Finding("topic", topic.name, f"Custom Event Bus {bus}", "missing", differences=(absent,))
     state = there.get("State")
     if state not in ("ACTIVE", "UPDATING", "UPDATE_FAILED"):  # in these three it takes events
         reason = there.get("StateReason", "")
-        return Finding("topic", topic.name, bus, "differs", f"it is {state}, not ACTIVE {reason}".rstrip())
+        differs = Difference("bus-active", f"it is {state}, not ACTIVE {reason}".rstrip())
+        return Finding.of("topic", topic.name, bus, [differs])
     return Finding("topic", topic.name, bus, "ok")
 
 
@@ -145,15 +149,17 @@ async def _inspect_subscription(
         except PermissionDenied as error:
             return Finding("subscription", name, queue.name, "unknown", str(error))
     if seen.queue is None:
-        return Finding("subscription", name, f"queue {queue.name}", "missing")
+        absent = Difference("queue", f"queue {queue.name} is missing")
+        return Finding("subscription", name, f"queue {queue.name}", "missing", differences=(absent,))
     if seen.subscriber is None:
         bus = adapter.names.bus(subscription.topic)
         looked = f"subscriber {adapter.names.subscriber(subscription)} of bus {bus}"
         if subscription.external:
             looked = f"a subscriber of bus {bus} with the target {seen.queue['QueueArn']}"
-        return Finding("subscription", name, looked, "missing")
+        absent = Difference("subscriber", f"{looked} is missing")
+        return Finding("subscription", name, looked, "missing", differences=(absent,))
     differs = seen.dangers() if subscription.external else [*seen.dangers(), *seen.differences()]
-    return Finding("subscription", name, queue.name, "differs" if differs else "ok", "; ".join(differs))
+    return Finding.of("subscription", name, queue.name, differs)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------
@@ -202,7 +208,8 @@ async def _plan_subscription(
     name = adapter.names.subscriber(subscription)
     differs: list[str] = []
     if seen.subscriber is not None:
-        differs = [*(seen.dangers() if seen.queue is not None else ()), *seen.subscriber_differences()]
+        dangers = seen.dangers() if seen.queue is not None else []
+        differs = texts([*dangers, *seen.subscriber_differences()])
         if seen.queue is None or seen.dead is None:
             differs.append("its queues are new")
     return [*changes, *put_change("subscriber", name, seen.subscriber is None, differs, put)]

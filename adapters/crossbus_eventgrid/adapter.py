@@ -20,6 +20,7 @@ from crossbus.adapter import (
     Wire,
 )
 from crossbus.asking import code_of
+from crossbus.checks import Check, Result
 from crossbus.clock import Clock
 from crossbus.codecs import BATCH_CONTENT_TYPE, decode_json, encode_json
 from crossbus.errors import (
@@ -37,8 +38,9 @@ from crossbus.names import resource_name, subscription_resource
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_eventgrid import exporting, provisioning
+from crossbus_eventgrid import diagnosing, exporting, provisioning
 from crossbus_eventgrid.arm import ArmControl, ArmPlace
+from crossbus_eventgrid.checks import CHECKS
 from crossbus_eventgrid.compiling import compile_filter, native_text
 from crossbus_eventgrid.control import Control, NoControl
 from crossbus_eventgrid.dead_letters import EventGridDeadLetters, TopicShelf
@@ -61,6 +63,7 @@ class EventGridAdapter(Adapter):
     """An Event Grid namespace. See the module's text."""
 
     name: ClassVar[str] = "eventgrid"
+    checks: Mapping[str, Check] = CHECKS
     permissions: Mapping[str, str] = {
         "temporary_subscriptions": "Microsoft.EventGrid/namespaces/topics/eventSubscriptions/write and /delete "
         "(EventGrid Contributor) on the namespace, and EventGrid Data Receiver on the topic",
@@ -207,6 +210,10 @@ class EventGridAdapter(Adapter):
     async def inspect(self, topology: Topology) -> Sequence[Finding]:
         """Look at every declared topic and subscription: on Azure through ARM, which a key does not open."""
         return await provisioning.inspect(self, topology)
+
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Ask whether these credentials are good, and what they permit."""
+        return await diagnosing.diagnose(self, topology)
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. Nothing on a server of this machine that has no ``/crossbus/v1/``.

@@ -14,7 +14,7 @@ from crossbus.errors import InvalidRequest
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus_eventgrid.compiling import native_text
-from crossbus_eventgrid.control import Control, NoControl, Standing
+from crossbus_eventgrid.control import Control, Granted, NoControl, Standing
 from crossbus_eventgrid.credentials import default_credential
 from crossbus_eventgrid.endpoint import Endpoint
 from crossbus_eventgrid.limits import MAX_RECEIVES
@@ -30,6 +30,7 @@ RETENTION_DAYS: Final = 7
 """How long a topic that crossbus makes keeps events: as long as Event Grid can."""
 _READ: Final = "Microsoft.EventGrid/namespaces/topics/read"
 _WRITE: Final = "Microsoft.EventGrid/namespaces/topics/write"
+_PERMISSIONS_VERSION: Final = "2022-04-01"
 _DEFAULT_LOCK: Final = 60
 POLLING_INTERVAL: Final = 3
 """Seconds between looks whether Azure has made something, where its answer does not say; the SDK's default is 30."""
@@ -86,6 +87,32 @@ class ArmControl(Control):
                 )
                 async for one in listing:
                     subscriptions[str(one.name)] = _standing(one)
+        return found
+
+    async def granted(self, topic: str) -> list[Granted]:
+        """Return the data actions that this identity has on a topic, by inheritance too.
+
+        Source: https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource
+        """
+        from azure.core.rest import HttpRequest
+
+        group, namespace = self._namespace
+        url: str | None = (
+            f"/subscriptions/{self._place.subscription_id}/resourceGroups/{group}/providers/Microsoft.EventGrid/"
+            f"namespaces/{namespace}/topics/{topic}/providers/Microsoft.Authorization/permissions"
+            f"?api-version={_PERMISSIONS_VERSION}"
+        )
+        found: list[Granted] = []
+        async with self._asked("Microsoft.Authorization/permissions/read") as client:
+            while url:
+                answer = await client._send_request(HttpRequest("GET", url))
+                answer.raise_for_status()
+                body = answer.json()
+                found += [
+                    Granted(one.get("dataActions") or (), one.get("notDataActions") or ())
+                    for one in body["value"]
+                ]
+                url = body.get("nextLink")
         return found
 
     async def create_topic(self, name: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from crossbus_eventgrid.settings import Owned, QueueSettings
 
-__all__ = ["Control", "NoControl", "Standing"]
+__all__ = ["Control", "Granted", "NoControl", "Standing"]
 
 
 class Standing(NamedTuple):
@@ -19,6 +19,13 @@ class Standing(NamedTuple):
     owned: Owned
     """Whether crossbus made it."""
     is_temporary: bool = False
+
+
+class Granted(NamedTuple):
+    """What one role permits of the data plane, as patterns of data actions."""
+
+    actions: Sequence[str]
+    excluded: Sequence[str] = ()
 
 
 class NoControl(Exception):
@@ -34,6 +41,10 @@ class Control(ABC):
     @abstractmethod
     async def topics(self) -> Mapping[str, Mapping[str, Standing]] | None:
         """Return the topics with their subscriptions; None if there is no control plane at all."""
+
+    async def granted(self, topic: str) -> Sequence[Granted] | None:
+        """Return what of the data plane these credentials may do with a topic; None where there are no roles."""
+        return None
 
     @abstractmethod
     async def create_topic(self, name: str) -> None:

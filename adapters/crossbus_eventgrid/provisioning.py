@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossbus.adapter import Change, Finding
+from crossbus.checks import Difference, texts
 from crossbus.topology import Subscription, Topology
 from crossbus_eventgrid.control import Control, NoControl, Standing
 from crossbus_eventgrid.dead_letters import DEAD_SUBSCRIPTION
@@ -33,8 +34,13 @@ async def inspect(adapter: EventGridAdapter, topology: Topology) -> list[Finding
     found = []
     for topic in topology.topics:
         name = adapter.topic_name(topic)
-        state, detail = ("unknown", why) if there is None else ("ok" if name in there else "missing", "")
-        found.append(Finding("topic", topic.name, name, state, detail))  # type: ignore[arg-type]
+        if there is None:
+            found.append(Finding("topic", topic.name, name, "unknown", why))
+        elif name not in there:
+            absent = Difference("topic", f"topic {name} is missing")
+            found.append(Finding("topic", topic.name, name, "missing", differences=(absent,)))
+        else:
+            found.append(Finding("topic", topic.name, name, "ok"))
     for subscription, settings in wanted:
         found.append(_look(adapter, subscription, settings, there, why))
     return found
@@ -48,18 +54,20 @@ def _look(
     why: str,
 ) -> Finding:
     home, name = adapter.topic_name(subscription.topic), adapter.subscription_name(subscription)
-    about = ("subscription", str(subscription), f"{home}/{name}")
+    resource = f"{home}/{name}"
     if there is None:
-        return Finding(*about, "unknown", why)  # type: ignore[arg-type]
+        return Finding("subscription", str(subscription), resource, "unknown", why)
     standing = there.get(home, {}).get(name)
     if standing is None:
-        return Finding(*about, "missing")  # type: ignore[arg-type]
+        absent = Difference("subscription", f"event subscription {resource} is missing")
+        return Finding("subscription", str(subscription), resource, "missing", differences=(absent,))
     adapter.noted(home, name, standing.settings.lease)
     differs = settings.differences(standing.settings)
     dead = adapter.topic_name(subscription.dead_letter)
     if DEAD_SUBSCRIPTION not in there.get(dead, {}):
-        differs.append(f"its dead letter, topic {dead} with subscription {DEAD_SUBSCRIPTION}, is missing")
-    return Finding(*about, "differs" if differs else "ok", "; ".join(differs))  # type: ignore[arg-type]
+        about = f"its dead letter, topic {dead} with subscription {DEAD_SUBSCRIPTION}, is missing"
+        differs.append(Difference("dead-letter", about))
+    return Finding.of("subscription", str(subscription), resource, differs)
 
 
 async def plan(
@@ -114,7 +122,7 @@ class _Plan:
         differs = settings.differences(standing.settings)
         if differs:
             do = partial(self._control.put_subscription, topic, name, settings, standing.owned)
-            yield Change("update", "event subscription", f"{topic}/{name}", "; ".join(differs), do)
+            yield Change("update", "event subscription", f"{topic}/{name}", "; ".join(texts(differs)), do)
 
     def _made(self, topic: str) -> bool:
         """True if crossbus makes a topic, or has made it, as the mark on one of its subscriptions says."""

@@ -66,6 +66,13 @@ class Rest:
         self._credentials = Credentials(endpoint, environ)
         self._client: EventGridConsumerClient | None = None
         self._not_before = 0.0
+        self.date: str | None = None
+        """The clock of the last answer, as HTTP writes it."""
+
+    @property
+    def has_key(self) -> bool:
+        """True if a key is used, and no token."""
+        return self._credentials.has_key
 
     async def open(self) -> None:
         """Make the SDK's client. Sends nothing."""
@@ -169,6 +176,7 @@ class Rest:
                 tracing_options={"enabled": False} if quiet else {},
             )
             answer = await response.read()
+            self.date = response.headers.get("Date")
         except ClientAuthenticationError as error:  # of the chain, not of an answer
             raise self._credentials.unavailable(error) from error
         except AzureError as error:

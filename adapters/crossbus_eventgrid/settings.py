@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from crossbus.checks import Difference
 from crossbus.errors import DeclarationError, UnsupportedError, nearest
 from crossbus.topology import Subscription
 from crossbus_eventgrid.compiling import compile_filter, native_text
@@ -41,6 +42,15 @@ MARK_KEY: Final = "crossbuswire"
 _NATIVE_KEYS: Final = ("includedEventTypes", "filters")
 
 
+_CHECKS: Final = {
+    "lease": "lease",
+    "receives": "backstop",
+    "retention": "retention",
+    "native": "filter",
+}
+"""By setting, the check that it belongs to."""
+
+
 class QueueSettings(NamedTuple):
     """The settings of a queue subscription. Times are in whole seconds."""
 
@@ -53,10 +63,13 @@ class QueueSettings(NamedTuple):
     native: str = ""
     """`filtersConfiguration` as JSON, without our mark; empty for none."""
 
-    def differences(self, has: QueueSettings) -> list[str]:
+    def differences(self, has: QueueSettings) -> list[Difference]:
         """Say in what another differs from this, the wanted one."""
         return [
-            f"{name} {getattr(has, name) or 'none'}, declared {getattr(self, name) or 'none'}"
+            Difference(
+                _CHECKS[name],
+                f"{name} {getattr(has, name) or 'none'}, declared {getattr(self, name) or 'none'}",
+            )
             for name in self._fields
             if getattr(has, name) != getattr(self, name)
             and (name != "retention" or self.retention is not None)

@@ -21,6 +21,7 @@ from crossbus.adapter import (
     Wire,
 )
 from crossbus.capabilities import CAPABILITIES, Capabilities, DelaySteps, FilterSupport, LeaseLimits
+from crossbus.checks import Check, Result
 from crossbus.clock import Clock
 from crossbus.errors import BusClosedError, DecodeError, ErrorCode, ProviderError
 from crossbus.event import Event
@@ -28,7 +29,8 @@ from crossbus.filters import Filter
 from crossbus.profiles import Profile
 from crossbus.registry import not_installed
 from crossbus.topology import Subscription, Topic, Topology
-from crossbus_pubsub import encoding, exporting, filters, temporary
+from crossbus_pubsub import diagnosing, encoding, exporting, filters, temporary
+from crossbus_pubsub.checks import CHECKS
 from crossbus_pubsub.connecting import connect, endpoint_of
 from crossbus_pubsub.dead_letters import PubSubDeadLetters, PulledShelf
 from crossbus_pubsub.errors import code_of
@@ -62,6 +64,7 @@ class PubSubAdapter(Adapter):
     """
 
     name: ClassVar[str] = "pubsub"
+    checks: Mapping[str, Check] = CHECKS
     permissions: Mapping[str, str] = {
         "temporary_subscriptions": "roles/pubsub.editor on the project, or pubsub.subscriptions.create, .consume and "
         ".delete there, and pubsub.topics.attachSubscription on the topic",
@@ -251,6 +254,11 @@ class PubSubAdapter(Adapter):
         one that lacks what the declaration needs.
         """
         return await self._provisioner.inspect(topology)
+
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Ask what these credentials permit, whether the service agent has its roles, and for older generations."""
+        emulator = self.is_local and self._credentials is None
+        return await diagnosing.diagnose(self.client, self.names, topology, emulator=emulator)
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. What was given by its own name, and exists, is left as it is."""

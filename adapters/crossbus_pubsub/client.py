@@ -57,6 +57,7 @@ _METHODS: Final[dict[str, tuple[str, str, str, str]]] = {
     "Seek": (_SUBSCRIBER, "SeekRequest", "SeekResponse", "subscription"),
     "GetIamPolicy": (_IAM, "GetIamPolicyRequest", "Policy", "resource"),
     "SetIamPolicy": (_IAM, "SetIamPolicyRequest", "Policy", "resource"),
+    "TestIamPermissions": (_IAM, "TestIamPermissionsRequest", "TestIamPermissionsResponse", "resource"),
 }
 
 _OPTIONS: Final = (
@@ -124,7 +125,7 @@ class Client:
         """Return one of the SDK's messages, as protobuf has it."""
         found = self._classes.get(name)
         if found is None:
-            if name in ("GetIamPolicyRequest", "SetIamPolicyRequest"):
+            if "IamP" in name:
                 from google.iam.v1 import iam_policy_pb2 as own
             elif name == "Policy":
                 from google.iam.v1 import policy_pb2 as own

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crossbus.adapter import Change
 from crossbus.errors import ErrorCode, ProviderError, provider_error
@@ -17,11 +17,19 @@ from crossbus_pubsub.naming import Names
 if TYPE_CHECKING:
     from crossbus_pubsub.client import Client
 
-__all__ = ["Grants"]
+__all__ = ["Grant", "Grants"]
 
 PUBLISHER: Final = "roles/pubsub.publisher"
 SUBSCRIBER: Final = "roles/pubsub.subscriber"
 _TRIES: Final = 3
+
+
+class Grant(NamedTuple):
+    """A role on a resource, to a member."""
+
+    resource: str
+    role: str
+    agent: str
 
 
 class Grants:
@@ -34,19 +42,26 @@ class Grants:
 
     async def plan(self, subscription: Any) -> list[Change]:
         """Return a change for each grant that a subscription with a dead-letter policy lacks."""
+        return [
+            Change(
+                "update",
+                "grant",
+                one.resource,
+                f"{one.role} to {one.agent}",
+                functools.partial(self._grant, one.resource, one.role),
+            )
+            for one in await self.missing(subscription)
+        ]
+
+    async def missing(self, subscription: Any) -> list[Grant]:
+        """Return the grants that a subscription with a dead-letter policy lacks."""
         agent = await self._find_agent()
         pairs = (
             (subscription.dead_letter_policy.dead_letter_topic, PUBLISHER),
             (subscription.name, SUBSCRIBER),
         )
         return [
-            Change(
-                "update",
-                "grant",
-                resource,
-                f"{role} to {agent}",
-                functools.partial(self._grant, resource, role),
-            )
+            Grant(resource, role, agent)
             for resource, role in pairs
             if not await self._has(resource, role, agent)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from crossbus.checks import Difference
 from crossbus.errors import UnsupportedError
 from crossbus.topology import Subscription
 from crossbus_pubsub.naming import Names, short
@@ -49,6 +50,7 @@ class Wanted:
         "retain_acked_messages",
         "enable_exactly_once_delivery",
         "dead_letter_policy",
+        "expiration_policy",
     )
 
     def __init__(self, request: Any) -> None:
@@ -62,15 +64,17 @@ class Wanted:
             if _value(there, field) != _value(self.request, field)
         }
 
-    def differs_for_good(self, there: Any) -> list[str]:
-        """Return, in words, how it differs in what cannot be changed."""
-        found = []
+    def differences(self, there: Any) -> list[Difference]:
+        """Return all in which an existing subscription differs, each by the name of its check."""
+        found = [Difference(_CHECKS[field], text) for field, text in self.differs(there).items()]
         if there.filter != self.request.filter:
-            found.append(f"filter {there.filter or 'none'}, declared {self.request.filter or 'none'}")
+            about = f"filter {there.filter or 'none'}, declared {self.request.filter or 'none'}"
+            found.append(Difference("filter", about))
         if there.enable_message_ordering != self.request.enable_message_ordering:
-            found.append(
-                f"ordered {there.enable_message_ordering}, declared {self.request.enable_message_ordering}"
-            )
+            has, wanted = there.enable_message_ordering, self.request.enable_message_ordering
+            found.append(Difference("ordering", f"ordered {has}, declared {wanted}"))
+        if there.detached:
+            found.append(Difference("detached", "it was detached from its topic: nothing comes any more"))
         return found
 
 
@@ -133,12 +137,25 @@ def dead_subscription(
     return request
 
 
+_CHECKS: Final = {
+    "ack_deadline_seconds": "lease",
+    "message_retention_duration": "retention",
+    "retain_acked_messages": "acknowledged-kept",
+    "enable_exactly_once_delivery": "exactly-once",
+    "dead_letter_policy": "backstop",
+    "expiration_policy": "expiration",
+}
+"""By field, the check that it belongs to."""
+
+
 def _value(message: Any, field: str) -> Any:
     value = getattr(message, field)
     if field == "message_retention_duration":
         return value.seconds
     if field == "dead_letter_policy":
         return value.dead_letter_topic, value.max_delivery_attempts
+    if field == "expiration_policy":
+        return value.ttl.seconds
     return value
 
 
@@ -146,6 +163,8 @@ def _shown(message: Any, field: str) -> str:
     value = _value(message, field)
     if field == "dead_letter_policy":
         return f"after {value[1]} receives to {short(value[0])}" if value[0] else "none"
+    if field == "expiration_policy":
+        return f"after {value} s without a consumer" if value else "never"
     if field in ("ack_deadline_seconds", "message_retention_duration"):
         return f"{value} s"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -158,4 +177,5 @@ def _label(field: str) -> str:
         "retain_acked_messages": "acknowledged events kept",
         "enable_exactly_once_delivery": "exactly once",
         "dead_letter_policy": "backstop",
+        "expiration_policy": "deleted",
     }[field]

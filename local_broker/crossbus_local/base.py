@@ -6,17 +6,18 @@ The wire form, the names and the settings of queues are the same, so that a prog
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from crossbus.adapter import Adapter, Change, Compilation, Finding, Received, Wire
+from crossbus.adapter import Adapter, Change, Compilation, Finding, Received, Standing, Wire
 from crossbus.capabilities import CAPABILITIES, Capabilities, DelayRange, FilterSupport, LeaseLimits
+from crossbus.checks import Check
 from crossbus.clock import Clock
 from crossbus.codecs import decode_json, encode_json
 from crossbus.event import Event
 from crossbus.filter_parse import parse
 from crossbus.filters import Filter
-from crossbus.names import resource_name, subscription_resource
+from crossbus.names import logical_name, resource_name, subscription_resource
 from crossbus.profiles import Profile
 from crossbus.topology import Subscription, Topic, Topology
 from crossbus.wire import REPLAY
@@ -56,6 +57,8 @@ def broker_capabilities(absent: frozenset[str]) -> Capabilities:
 class BrokerAdapter(Adapter):
     """An adapter of the local broker. See the module's text."""
 
+    checks: Mapping[str, Check] = provisioning.CHECKS
+
     def __init__(self, profile: Profile, *, clock: Clock) -> None:
         super().__init__(profile, clock=clock)
         self._resources: dict[str, str] = {}
@@ -92,6 +95,30 @@ class BrokerAdapter(Adapter):
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """Say what `provision` would do. What a deletion loses stands in its detail; temporary subscriptions stay."""
         return list(provisioning.plan(await self._found(), topology, self._names, prune=prune))
+
+    async def subscriptions(self) -> Sequence[Standing]:
+        """Return what the broker has, as a program would declare it."""
+        found = (await self._found()).topics
+        return [
+            Standing(self._declared_as(topic, home, name, queue.settings), queue.settings.paused)
+            for home, info in sorted(found.items())
+            if (topic := logical_name(home, self.profile)) is not None  # else it is another profile's
+            for name, queue in sorted(info.queues.items())
+            if not queue.temporary
+        ]
+
+    def _declared_as(self, topic: str, home: str, name: str, settings: QueueSettings) -> Subscription:
+        return Subscription(
+            topic=Topic(topic, resource=home),
+            name=name,
+            filter=settings.filter,
+            ordered=settings.ordered,
+            lease=settings.lease,
+            backstop=settings.backstop,
+            retention=settings.retention,
+            resource=name,
+            dead_letter_resource=settings.dead_letter or None,
+        )
 
     # --- names --------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from crossbus.adapter import Change, Finding
+from crossbus.checks import Check, Difference, texts
 from crossbus.topology import Subscription, Topic, Topology
 from crossbus_local.engine import Engine, TopicInfo
 from crossbus_local.queue import QueueSettings
 
-__all__ = ["Names", "Snapshot", "Step", "inspect", "plan", "wanted"]
+__all__ = ["CHECKS", "Names", "Snapshot", "Step", "inspect", "plan", "wanted"]
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "topic": Check(
+        "topic", "the topic is there", "publishing fails", "{provision}", "local server", theirs=True
+    ),
+    "subscription": Check(
+        "subscription",
+        "the subscription is there",
+        "events of the topic do not wait for its consumers",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+    "filter": Check(
+        "subscription",
+        "the filter is the declared one",
+        "events that should come do not, or others do",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+    "ordering": Check(
+        "subscription",
+        "the order of keys is kept as declared",
+        "events of one key are handled in another order than they were published in",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+    "lease": Check(
+        "subscription",
+        "the lease is the declared one",
+        "consumers of Event Grid's protocol get another one",
+        "{provision}",
+        "local server",
+        state="warning",
+        theirs=True,
+    ),
+    "retention": Check(
+        "subscription",
+        "the subscription keeps events as long as declared",
+        "what is not handled in this time is dropped",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+    "backstop": Check(
+        "subscription",
+        "the backstop moves to the dead letter after as many receives as declared",
+        "an event that kills its consumer comes again and again, or is given up too early",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+    "dead-letter": Check(
+        "subscription",
+        "the dead letter is there, and is the subscription's",
+        "an event that is given up has nowhere to go: it is tried again, for ever",
+        "{provision}",
+        "local server",
+        theirs=True,
+    ),
+}
+"""What `inspect` looks at, for `crossbus doctor`."""
+
+_CHECKS: Final = {
+    "filter": "filter",
+    "ordered": "ordering",
+    "lease": "lease",
+    "retention": "retention",
+    "backstop": "backstop",
+    "dead_letter": "dead-letter",
+    "eventgrid_filter": "filter",
+}
+"""By setting, the check that it belongs to."""
 
 
 class Snapshot(NamedTuple):
@@ -51,21 +128,24 @@ def inspect(found: Snapshot, topology: Topology, names: Names) -> Iterator[Findi
     there, dead = found
     for topic in topology.topics:
         name = names.topic(topic)
-        yield Finding("topic", topic.name, name, "ok" if name in there else "missing")
+        if name in there:
+            yield Finding("topic", topic.name, name, "ok")
+        else:
+            absent = Difference("topic", f"topic {name} is missing")
+            yield Finding("topic", topic.name, name, "missing", differences=(absent,))
     for subscription in topology.subscriptions:
         home, name = names.topic(subscription.topic), names.subscription(subscription)
         resource = f"{home}/{name}"
         queue = there[home].queues.get(name) if home in there else None
         if queue is None:
-            yield Finding("subscription", str(subscription), resource, "missing")
+            absent = Difference("subscription", f"subscription {resource} is missing")
+            yield Finding("subscription", str(subscription), resource, "missing", differences=(absent,))
             continue
         wanted = names.settings(subscription)
         differs = _differences(queue.settings, wanted)
         if wanted.dead_letter not in dead:
-            differs.append(f"dead letter {wanted.dead_letter} is missing")
-        yield Finding(
-            "subscription", str(subscription), resource, "differs" if differs else "ok", "; ".join(differs)
-        )
+            differs.append(Difference("dead-letter", f"dead letter {wanted.dead_letter} is missing"))
+        yield Finding.of("subscription", str(subscription), resource, differs)
 
 
 def plan(found: Snapshot, topology: Topology, names: Names, *, prune: bool = False) -> Iterator[Change]:
@@ -107,7 +187,7 @@ def _plan_subscription(
         return
     differs = _differences(queue.settings, settings)
     if differs:
-        yield Change("update", "subscription", f"{home}/{name}", "; ".join(differs), put)
+        yield Change("update", "subscription", f"{home}/{name}", "; ".join(texts(differs)), put)
 
 
 def _plan_prune(topology: Topology, names: Names, found: Snapshot, topics: set[str]) -> Iterator[Change]:
@@ -149,9 +229,11 @@ def _loses(counts: dict[str, int], what: str) -> str:
     return f"loses {', '.join(parts)}" if parts else ""
 
 
-def _differences(has: QueueSettings, wanted: QueueSettings) -> list[str]:
+def _differences(has: QueueSettings, wanted: QueueSettings) -> list[Difference]:
     return [
-        f"{name} {_shown(getattr(has, name))}, declared {_shown(getattr(wanted, name))}"
+        Difference(
+            _CHECKS[name], f"{name} {_shown(getattr(has, name))}, declared {_shown(getattr(wanted, name))}"
+        )
         for name in QueueSettings.__slots__
         if name != "paused" and getattr(has, name) != getattr(wanted, name)  # no part of what is declared
     ]

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import msgspec
 
 from crossbus.capabilities import CAPABILITIES, Capabilities
+from crossbus.checks import Check, Difference, Result, texts
 from crossbus.clock import Clock
 from crossbus.errors import ErrorCode, UnsupportedError, provider_error
 from crossbus.event import Event
@@ -35,6 +36,7 @@ __all__ = [
     "DeadLetterQueue",
     "Finding",
     "LeaseOutcome",
+    "ListsSubscriptions",
     "Looking",
     "PausesForAll",
     "PutBack",
@@ -43,6 +45,7 @@ __all__ = [
     "ReplayFrom",
     "SendOutcome",
     "Settlement",
+    "Standing",
     "Wire",
 ]
 
@@ -171,6 +174,20 @@ class Finding(NamedTuple):
     """`unknown` if a permission to look is lacking."""
     detail: str = ""
     """What differs, or which permission is lacking."""
+    differences: Sequence[Difference] = ()
+    """What differs, or what is missing, one by one, each by the name of its check. `crossbus doctor` shows them."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: Literal["topic", "subscription"],
+        name: str,
+        resource: str,
+        differences: Sequence[Difference],
+    ) -> Finding:
+        """Make the finding of something that is there: `ok`, or `differs` with all that does in its detail."""
+        state: Literal["ok", "differs"] = "differs" if differences else "ok"
+        return cls(kind, name, resource, state, "; ".join(texts(differences)), tuple(differences))
 
 
 @runtime_checkable
@@ -179,6 +196,23 @@ class PausesForAll(Protocol):
 
     async def pause_for_all(self, subscription: Subscription, paused: bool) -> bool:
         """Have the provider hand out nothing of a subscription, or go on. True if that is new."""
+        ...
+
+
+class Standing(NamedTuple):
+    """A subscription that there is, whether or not a program here declares it."""
+
+    subscription: Subscription
+    paused: bool
+    """True if the provider keeps it from all of its consumers."""
+
+
+@runtime_checkable
+class ListsSubscriptions(Protocol):
+    """An adapter that can say which subscriptions there are."""
+
+    async def subscriptions(self) -> Sequence[Standing]:
+        """Return all that belong to the profile, temporary ones aside, in the order of their names."""
         ...
 
 
@@ -298,6 +332,8 @@ class Adapter(ABC):
     permissions: Mapping[str, str] = {}
     """By capability, what the provider's administrator has to permit for it, in the provider's words: for people. An
     instance may have others of its own (an API variant)."""
+    checks: Mapping[str, Check] = {}
+    """By name, what `inspect` and `diagnose` look at, for `crossbus doctor`. An instance may have others of its own."""
     capabilities: Capabilities
     """Readable on the class. An instance may have narrower ones of its own (an API variant, an emulator)."""
 
@@ -362,6 +398,15 @@ class Adapter(ABC):
 
     async def inspect(self, topology: Topology) -> Sequence[Finding]:
         """Look at every declared topic and subscription. Changes nothing."""
+        return []
+
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """Look at what `inspect` does not: whose credentials these are, what they permit, what is near its limit.
+
+        Changes nothing and sends no event, so that a permission is asked for and not tried; what may not be looked at
+        is a result that says so. For `crossbus doctor`: nothing that a program needs to start. Raises what the provider
+        said if it answers nobody.
+        """
         return []
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from crossbus.adapter import Adapter, Change
 from crossbus.asking import guarded
+from crossbus.capabilities import Capabilities
 from crossbus.clock import Clock
 from crossbus.config import Configuration
 from crossbus.errors import BusClosedError, DeclarationError, ErrorCode, UnsupportedError, provider_error
@@ -172,32 +173,45 @@ async def _close(adapter: Adapter) -> None:
 
 def check_capabilities(adapter: Adapter, subscription: Subscription) -> None:
     """Refuse at start what the adapter cannot do for a subscription."""
+    for problem in problems(adapter, subscription):
+        raise problem
+
+
+def problems(adapter: Adapter, subscription: Subscription) -> Iterator[DeclarationError]:
+    """Give all that an adapter cannot do for a subscription, each as the error that says so."""
     has = adapter.capabilities
     name = f"subscription {subscription}"
     if subscription.ordered:
-        has.require("ordering", adapter.name, f"{name} is ordered")
+        yield from _lacking(has, "ordering", adapter.name, f"{name} is ordered")
     if subscription.retry.attempts != "unlimited" and not has.has("attempts"):
-        raise UnsupportedError(
+        yield UnsupportedError(
             f"{name} has a limit of {subscription.retry.attempts} attempts, but {adapter.name} does not tell attempt "
             'numbers there; use RetryPolicy(attempts="unlimited")',
             capability="attempts",
         )
     low, high = has.lease.minimum, has.lease.maximum
     if not low <= subscription.lease <= high:
-        raise UnsupportedError(
+        yield UnsupportedError(
             f"{name}: a lease of {subscription.lease:g} s; {adapter.name} allows {low:g} to {high:g} s",
             capability="extend_lease",
         )
     if subscription.backstop is not None:
-        has.require("backstop", adapter.name, f"{name} has a backstop")
+        yield from _lacking(has, "backstop", adapter.name, f"{name} has a backstop")
         if has.backstop is not None and not has.backstop[0] <= subscription.backstop <= has.backstop[1]:
-            raise UnsupportedError(
+            yield UnsupportedError(
                 f"{name}: a backstop of {subscription.backstop} receives; {adapter.name} allows {has.backstop[0]} to "
                 f"{has.backstop[1]}",
                 capability="backstop",
             )
     if subscription.external and subscription.filter is not None and subscription.on_mismatch is None:
-        raise DeclarationError(
+        yield DeclarationError(
             f"{name} is external and has a filter: say what happens to the events it does not match, which are "
             'somebody\'s: on_mismatch="release", "dead_letter" or "drop"'
         )
+
+
+def _lacking(has: Capabilities, capability: str, adapter: str, what: str) -> Iterator[UnsupportedError]:
+    try:
+        has.require(capability, adapter, what)
+    except UnsupportedError as error:
+        yield error

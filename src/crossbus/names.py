@@ -30,6 +30,7 @@ from crossbus.topology import Subscription, Topic
 __all__ = [
     "check_template",
     "dead_letter_resource",
+    "logical_name",
     "resource_name",
     "shorten",
     "subscription_resource",
@@ -97,6 +98,17 @@ def dead_letter_resource(
     """Return the provider's name of a subscription's dead letter; `resource_name` of
     `Subscription.dead_letter`."""
     return resource_name(subscription.dead_letter, profile, max_length, rule=rule)
+
+
+def logical_name(resource: str, profile: Profile) -> str | None:
+    """Return the logical name of which the template makes a provider's name; None if it makes none such.
+
+    >>> logical_name("prod-orders", Profile(adapter="local", scheme="local", names="prod-{name}"))
+    'orders'
+    """
+    before, after = (_fill(part, "", profile.variables) for part in profile.names.split("{name}"))
+    rest = resource.removeprefix(before).removesuffix(after)
+    return rest if rest and resource == f"{before}{rest}{after}" else None
 
 
 def shorten(full: str, max_length: int) -> str:

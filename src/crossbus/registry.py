@@ -16,7 +16,7 @@ from crossbus.adapter import Adapter
 from crossbus.capabilities import Capabilities
 from crossbus.errors import AdapterNotInstalled, ConfigurationError, nearest
 
-__all__ = ["GROUP", "adapter_class", "capabilities_of", "not_installed", "schemes"]
+__all__ = ["GROUP", "adapter_class", "capabilities_of", "extra_of", "not_installed", "schemes"]
 
 GROUP: Final = "crossbus.adapters"
 """The entry-point group of adapters."""
@@ -67,6 +67,11 @@ def capabilities_of(scheme: str) -> Capabilities:
     return adapter_class(scheme).capabilities
 
 
+def extra_of(scheme: str) -> str:
+    """Return the extra that installs what one of crossbus's own adapters needs; empty for none, and for another's."""
+    return FIRST_PARTY.get(scheme, "")
+
+
 def schemes() -> list[str]:
     """Return the schemes of all adapters that are registered here, sorted."""
     return sorted({*_installed(), *_own(tuple(sys.path))})
@@ -88,9 +93,9 @@ def not_installed(scheme: str, error: ModuleNotFoundError, origin: str = "") -> 
     remedy = f"install the package that has {error.name!r}"
     if extra is not None:
         remedy = f"pip install 'crossbus[{extra}]'" if extra else "pip install --force-reinstall crossbus"
-    return AdapterNotInstalled(
-        f"{prefix}the {scheme} adapter needs the module {error.name!r}, which is not installed: {remedy}"
-    )
+    # Of Google's packages only the namespace that they share may be what is missing, which is no package.
+    what = f"the module {error.name!r}" if error.name != "google" else "Google's SDK"
+    return AdapterNotInstalled(f"{prefix}the {scheme} adapter needs {what}, which is not installed: {remedy}")
 
 
 def _unknown(scheme: str, prefix: str) -> ConfigurationError:

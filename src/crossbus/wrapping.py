@@ -22,6 +22,7 @@ from crossbus.adapter import (
     Settlement,
     Wire,
 )
+from crossbus.checks import Result
 from crossbus.errors import ErrorCode
 from crossbus.event import Event
 from crossbus.filters import Filter
@@ -64,6 +65,7 @@ class WrappedAdapter(Adapter):
         self.name = inner.name  # type: ignore[misc]  # an instance speaks in the name of what it wraps
         self.capabilities = inner.capabilities
         self.permissions = inner.permissions
+        self.checks = inner.checks
 
     @property
     def is_local(self) -> bool:
@@ -109,6 +111,10 @@ class WrappedAdapter(Adapter):
     async def inspect(self, topology: Topology) -> Sequence[Finding]:
         """As the inner adapter."""
         return await self.inner.inspect(topology)
+
+    async def diagnose(self, topology: Topology) -> Sequence[Result]:
+        """As the inner adapter."""
+        return await self.inner.diagnose(topology)
 
     async def plan(self, topology: Topology, *, prune: bool = False) -> Sequence[Change]:
         """As the inner adapter."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -19,4 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crossbus.cli.app import app
     from crossbus.cli.exits import guarded
 
-    raise SystemExit(guarded(app, arguments))
+    code = guarded(app, arguments)
+    if (
+        arguments is None
+    ):  # the process has nothing left to do: Ctrl-C ends it, without a traceback from its exit
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise SystemExit(code)

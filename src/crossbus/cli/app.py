@@ -103,6 +103,7 @@ def demo(
         "cat events.json | crossbus publish orders --source /shop --profile production",
         "jq -c '.[]' batch.json | crossbus publish orders",
         """crossbus publish orders --type com.acme.order.placed --data '{"order": "o-1"}'""",
+        "crossbus publish orders --template com.acme.order.placed --set total=99",
     )
 )
 def publish(
@@ -123,6 +124,28 @@ def publish(
             "--type",
             help="The type: publishes one event, made of these options.",
             rich_help_panel="One event",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            metavar="TYPE",
+            help="The type whose template it is made of: events/TYPE.json beside the configuration file. Or a file. It "
+            "gets an id and a time of its own.",
+            rich_help_panel="One event",
+            show_default=False,
+        ),
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Of a template: what is to stand at a place in its data: total=12.5, customer.name=Ann, items.0.id=x. "
+            "May be given several times.",
+            rich_help_panel="One event",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -163,15 +186,26 @@ def publish(
     read as it comes, so it may be larger than the memory, or a pipe that never ends. Ctrl-C finishes what is under
     way, and says how far it came.
     """
-    if type is not None:
+    if template is not None and (type is not None or data is not None):
+        raise typer.BadParameter(
+            "a template has a type and data: leave --type out, and change the data with --set"
+        )
+    if set and template is None:
+        raise typer.BadParameter("--set changes the data of a template: give its --template")
+    if type is not None or template is not None:
         if file is not None:
-            raise typer.BadParameter("--type makes one event, and FILE holds others: give one of the two")
+            raise typer.BadParameter(
+                f"{'--type' if template is None else '--template'} makes one event, and FILE holds others: give one of "
+                "the two"
+            )
         from crossbus.cli.publish_one import publish_one
 
         raise typer.Exit(
             publish_one(
                 topic,
                 type=type,
+                template=template,
+                changes=set or [],
                 data=data,
                 subject=subject,
                 id=id,
@@ -183,7 +217,9 @@ def publish(
             )
         )
     if data is not None or subject is not None or id is not None or extension:
-        raise typer.BadParameter("--data, --subject, --id and --extension are of one event: give its --type")
+        raise typer.BadParameter(
+            "--data, --subject, --id and --extension are of one event: give its --type, or --template"
+        )
     from crossbus.cli.publish import publish_file
 
     raise typer.Exit(

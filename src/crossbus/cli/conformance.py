@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from crossbus.cli.exits import ExitCode, debugging, hide_log, note
+from crossbus.cli.exits import ExitCode, debugging, note
+from crossbus.cli.logs import hide_log
 from crossbus.clock import SystemClock
 from crossbus.conformance import Harness, Report, Result, UrlHarness, run
 from crossbus.errors import ConfigurationError

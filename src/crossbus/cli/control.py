@@ -24,7 +24,7 @@ from crossbus.errors import ConfigurationError, CrossbusError
 from crossbus.profiles import Profile
 from crossbus.side_loop import side_loop
 
-__all__ = ["Handle", "Steering", "ask_all", "beside", "controlled", "identity"]
+__all__ = ["PATIENCE", "Handle", "Steering", "ask_all", "beside", "controlled", "identity"]
 
 Handle = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Answers a question."""
@@ -53,8 +53,17 @@ class Steering:
     def do(self, question: dict[str, Any]) -> dict[str, Any]:
         """Pause or resume a subscription, if this bus consumes it there; say how it was, and how it is.
 
+        Or say of each that it consumes how it is, and on which bus: ``{"do": "look"}``.
+
         Raises `TimeoutError` if the bus's loop is blocked.
         """
+        if question["do"] == "look":
+            return {
+                name: {"bus": self._identity(handle.declaration.topic.name), **self._state(name)}
+                for handle in self._bus.subscriptions
+                if handle.handlers
+                for name in [str(handle.declaration)]
+            }
         topic, _, name = question["subscription"].partition("/")
         handle = self._bus._subscriptions.get((topic, name))
         if handle is None or not handle.handlers or self._identity(topic) != question["bus"]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossbus.cli.options import Config, Debug, Output, ProfileName, Subscription, Url
+from crossbus.cli.options import Config, Debug, Output, ProfileName, Subscription, Subscriptions, Url
 from crossbus.cli.registering import QuickGroup, examples, registers
 
 __all__ = ["app"]
@@ -80,10 +80,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it would be d
 
 
 @_command(
-    examples("crossbus dlq summary orders/billing", "crossbus dlq summary orders/billing --since 2h -o json"),
+    examples(
+        "crossbus dlq summary orders/billing",
+        "crossbus dlq summary orders/billing --since 2h -o json",
+        "crossbus dlq summary --url local+http://127.0.0.1:8787",
+    ),
 )
 def summary(
-    where: Subscription,
+    where: Subscriptions = None,
     type: Type = None,
     reason: Why = None,
     since: Since = None,
@@ -93,11 +97,15 @@ def summary(
     config: Config = None,
     debug: Debug = False,
 ) -> None:
-    """Count dead letters by reason, event type and handler, with the first and the last time of each."""
-    from crossbus.cli.dlq_look import Which, show_summary
+    """Count dead letters by reason, event type and handler, with the first and the last time of each.
+
+    Of several subscriptions, each line begins with its own; one without dead letters has none.
+    """
+    from crossbus.cli.dlq_look import Which
+    from crossbus.cli.dlq_summary import show_summary
 
     which = Which(type=type, reason=reason, since=since)
-    raise typer.Exit(show_summary(where, which, output, url=url, profile=profile, config=config))
+    raise typer.Exit(show_summary(where or [], which, output, url=url, profile=profile, config=config))
 
 
 @_command(

@@ -1,4 +1,4 @@
-"""`crossbus dlq summary`, `list`, `show` and `export`: looking into a dead letter, and moving nothing."""
+"""`crossbus dlq list`, `show` and `export`: looking into a dead letter, and moving nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import terminate_as_interrupted
-from crossbus.cli.places import connected
+from crossbus.cli.logs import show_log
+from crossbus.cli.places import Place, connected
 from crossbus.cli.showing import (
     Progress,
     form_of,
     one_line,
-    print_json,
     print_line,
     print_table,
     read_time,
@@ -30,7 +30,6 @@ from crossbus.cli.showing import (
 )
 from crossbus.codecs import encode_json
 from crossbus.errors import ErrorCode, provider_error
-from crossbus.letter_summary import DeadLetterSummary
 from crossbus.letters import DeadLetters, Tally
 from crossbus.telemetry.making import Telemetries
 
@@ -40,17 +39,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Which",
+    "connection_of",
+    "counted",
     "export_letters",
+    "keep",
     "letter_line",
+    "letters_of",
     "list_letters",
+    "new_file",
     "opened",
-    "print_summary",
+    "run_look",
+    "say_more",
+    "say_what_it_hides",
     "show_letters",
-    "show_summary",
 ]
 
 _encode = msgspec.json.Encoder().encode
-_COLUMNS = ("id", "given up", "reason", "attempts", "type", "event", "error")
+_COLUMNS = ("given up", "reason", "attempts", "type", "event", "error")
+"""Of a table. Lines begin with the dead letter's own id, which some providers make long."""
 _ROWS = 1000
 """The most rows of one table: what is longer becomes several."""
 
@@ -76,19 +82,33 @@ async def opened(
 ) -> AsyncIterator[DeadLetters]:
     """Connect to the dead letter of a subscription, and say what a look costs if it costs anything."""
     async with connected(url, profile, config) as places:
-        adapter, subscription = await places.subscription(where)
-        adapter.capabilities.require("dead_letters", adapter.name, f"dead letters of {subscription}")
-        telemetry = Telemetries(None, None, None).of_topic(subscription.topic, adapter)
-        letters = DeadLetters(adapter, subscription, telemetry)
-        if letters.looking.hides:
-            note(
-                f"{adapter.name} shows a dead letter only by handing it out: until this command ends, others do not "
-                f"see what it has looked at; if it is killed, for up to {letters.looking.hides:g} seconds"
-            )
+        place = await places.subscription(where)
+        letters = letters_of(place)
+        say_what_it_hides([(place, letters)])
         yield letters
 
 
-def _run(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
+def letters_of(place: Place) -> DeadLetters:
+    """Return the dead letter of a subscription. Raises `UnsupportedError` if its adapter has none."""
+    adapter, subscription = place
+    adapter.capabilities.require("dead_letters", adapter.name, f"dead letters of {subscription}")
+    telemetry = Telemetries(None, None, None).of_topic(subscription.topic, adapter)
+    return DeadLetters(adapter, subscription, telemetry)
+
+
+def say_what_it_hides(looked_at: Iterable[tuple[Place, DeadLetters]]) -> None:
+    """Say what a look costs, once for each adapter."""
+    hides = {adapter.name: letters.looking.hides for (adapter, _), letters in looked_at}
+    for name, seconds in hides.items():
+        if seconds:
+            note(
+                f"{name} shows a dead letter only by handing it out: until this command ends, others do not see what "
+                f"it has looked at; if it is killed, for up to {seconds:g} seconds"
+            )
+
+
+def run_look(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
+    """Do the work of a command that only looks, which a signal ends."""
     show_log()
     terminate_as_interrupted()
 
@@ -98,53 +118,16 @@ def _run(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
     return asyncio.run(main())
 
 
-# --- summary --------------------------------------------------------------------------------------------------------
-
-
-def show_summary(where: str, which: Which, output: OutputChoice | None, **connection: str | None) -> ExitCode:
-    """Count dead letters by what they share."""
-
-    async def work() -> ExitCode:
-        arguments = which.arguments()
-        async with opened(where, **_connection(connection)) as letters:
-            print_summary(where, await letters.summary(**arguments), output, letters)
-        return ExitCode.OK
-
-    return _run(work)
-
-
-def print_summary(
-    where: str, found: DeadLetterSummary, output: OutputChoice | None, letters: DeadLetters
-) -> None:
-    """Print a summary in the form asked for."""
-    form = form_of(output)
-    rows = [
-        (one.count, one.reason, one.type, one.handler, time_text(one.first), time_text(one.last))
-        for one in found.groups
-    ]
-    if found.others:
-        rows.append((found.others, "(other reasons)", None, None, None, None))
-    if form == "json":
-        print_json({"subscription": where, **msgspec.to_builtins(found)})
-    elif form == "lines":
-        for row in rows:
-            print_line(*row)
-    else:
-        print(f"{where}: {_counted(found.count)}")
-        if rows:
-            print_table(("count", "reason", "type", "handler", "first", "last"), rows, right=(0,))
-    if not found.complete:
-        _say_more(letters)
-
-
-def _say_more(letters: DeadLetters) -> None:
+def say_more(letters: DeadLetters) -> None:
+    """Say that a look did not reach all."""
     note(
         f"there may be more: one look reaches {letters.looking.most:,}, and this one did; what is redriven or purged "
         "makes room for the rest"
     )
 
 
-def _counted(count: int) -> str:
+def counted(count: int) -> str:
+    """Say how many dead letters."""
     return "1 dead letter" if count == 1 else f"{count:,} dead letters"
 
 
@@ -159,7 +142,7 @@ def list_letters(where: str, which: Which, output: OutputChoice | None, **connec
         arguments = which.arguments()
         count, tally, rows = 0, Tally(), []
         async with (
-            opened(where, **_connection(connection)) as letters,
+            opened(where, **connection_of(connection)) as letters,
             # One more than is shown, to know whether there are more.
             aclosing(letters.scan(**arguments, limit=(which.limit or 100) + 1, tally=tally)) as scan,
         ):
@@ -175,19 +158,19 @@ def list_letters(where: str, which: Which, output: OutputChoice | None, **connec
                 elif form == "lines":
                     print_line(*_row(letter))
                 else:
-                    rows.append(_row(letter))
+                    rows.append(_cells(letter))
                     if len(rows) == _ROWS:
-                        print_table(_COLUMNS, rows, right=(3,))
+                        print_table(_COLUMNS, rows, right=(2,))
                         rows.clear()
             if not letters.reached_all(tally):
-                _say_more(letters)
+                say_more(letters)
         if rows:
-            print_table(_COLUMNS, rows, right=(3,))
+            print_table(_COLUMNS, rows, right=(2,))
         if not count:
             note(f"{where} has no dead letters{_such(which)}")
         return ExitCode.OK
 
-    return _run(work)
+    return run_look(work)
 
 
 def _such(which: Which) -> str:
@@ -207,6 +190,12 @@ def _row(letter: DeadLetter) -> tuple[object, ...]:
     )
 
 
+def _cells(letter: DeadLetter) -> tuple[object, ...]:
+    """Return a row of a table: what `show` and others take stands under `event`."""
+    id, given_up, reason, attempts, type, event, error = _row(letter)
+    return given_up, reason, attempts, type, event or id, error
+
+
 # --- show -----------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +207,7 @@ def show_letters(where: str, which: Which, output: OutputChoice | None, **connec
     async def work() -> ExitCode:
         found = 0
         async with (
-            opened(where, **_connection(connection)) as letters,
+            opened(where, **connection_of(connection)) as letters,
             aclosing(letters.scan(ids=which.ids, limit=None if which.ids else 1)) as scan,
         ):
             async for letter in scan:
@@ -242,7 +231,7 @@ def show_letters(where: str, which: Which, output: OutputChoice | None, **connec
             fail(f"{where} has no dead letter {id!r}")
         return ExitCode.FAILED if missing else ExitCode.OK
 
-    return _run(work)
+    return run_look(work)
 
 
 def _show(letter: DeadLetter) -> None:
@@ -286,7 +275,7 @@ def export_letters(where: str, file: Path, which: Which, **connection: str | Non
         arguments = which.arguments()
         count, tally = 0, Tally()
         progress = Progress("exported")
-        async with opened(where, **_connection(connection)) as letters:
+        async with opened(where, **connection_of(connection)) as letters:
             stream = sys.stdout.buffer if str(file) == "-" else new_file(file)
             try:
                 async with aclosing(
@@ -302,11 +291,11 @@ def export_letters(where: str, file: Path, which: Which, **connection: str | Non
                 if str(file) != "-":
                     stream.close()
             if which.limit is None and not letters.reached_all(tally):
-                _say_more(letters)
-        note(f"exported {_counted(count)} of {where} to {'standard output' if str(file) == '-' else file}")
+                say_more(letters)
+        note(f"exported {counted(count)} of {where} to {'standard output' if str(file) == '-' else file}")
         return ExitCode.OK
 
-    return _run(work)
+    return run_look(work)
 
 
 def new_file(path: Path) -> BinaryIO:
@@ -342,5 +331,6 @@ def letter_line(letter: DeadLetter) -> bytes:
     return _encode(members) + b"\n"
 
 
-def _connection(given: dict[str, str | None]) -> dict[str, Any]:
+def connection_of(given: dict[str, str | None]) -> dict[str, Any]:
+    """Return the options of the connection, each there."""
     return {name: given.get(name) for name in ("url", "profile", "config")}

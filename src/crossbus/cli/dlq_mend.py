@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from crossbus.cli.dlq_look import Which, keep, letter_line, new_file, opened, print_summary
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.dlq_look import Which, keep, letter_line, new_file, opened
+from crossbus.cli.dlq_summary import print_summary
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import interrupts
+from crossbus.cli.logs import show_log
 from crossbus.cli.showing import Progress, form_of, print_json
 from crossbus.errors import ConfigurationError, InvalidRequest, ProviderError
 from crossbus.letter_summary import DeadLetterSummary
 from crossbus.letters import DeadLetters, Tally
+from crossbus.telemetry.setting_up import set_up
 
 if TYPE_CHECKING:
     from crossbus.cli.options import OutputChoice
@@ -37,8 +40,9 @@ def redrive_letters(
     profile: str | None,
     config: str | None,
 ) -> ExitCode:
-    """Put events back, and say how many."""
+    """Put events back, and say how many. Their spans are exported as OpenTelemetry's variables say."""
     show_log()
+    end_telemetry = set_up("crossbus-dlq", note=note)
 
     async def main() -> ExitCode:
         async with opened(where, url, profile, config) as letters:
@@ -46,7 +50,10 @@ def redrive_letters(
                 return await _show_chosen(where, which, output, letters, "put back")
             return await _redrive(where, which, output, letters, rate)
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    finally:
+        end_telemetry()
 
 
 async def _redrive(

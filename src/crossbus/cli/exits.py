@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Final
@@ -20,10 +18,8 @@ __all__ = [
     "debugging",
     "fail",
     "guarded",
-    "hide_log",
     "note",
     "set_debug",
-    "show_log",
 ]
 
 
@@ -80,30 +76,6 @@ def fail(text: str) -> None:
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-class _Notes(logging.Handler):
-    """What crossbus logs, as notes to the user."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
-
-
-def show_log(*quiet: str) -> None:
-    """Show the warnings of crossbus as notes, but not those of the loggers named."""
-    logger = logging.getLogger("crossbus")
-    if not any(isinstance(handler, _Notes) for handler in logger.handlers):
-        logger.addHandler(_Notes())
-        logger.propagate = False
-    for name in quiet:
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def hide_log() -> None:
-    """Show nothing of what crossbus logs."""
-    logger = logging.getLogger("crossbus")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-
-
 def guarded(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> int:
     """Run a typer application and return the exit code. No exception of a user's mistake gets out as a traceback."""
     global _debug
@@ -125,6 +97,8 @@ def _report(error: Exception) -> int:
         fail("aborted")
         return ExitCode.INTERRUPTED
     if debugging():
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, UserCodeError):
         print(error.report, file=sys.stderr, end="")

@@ -12,7 +12,7 @@ from crossbus.errors import ConfigurationError
 
 __all__ = ["FILES", "init"]
 
-FILES: Final = ("shop.py", "crossbus.toml", "test_shop.py", "pytest.ini")
+FILES: Final = ("shop.py", "crossbus.toml", "test_shop.py", "pytest.ini", "events/com.acme.order.placed.json")
 
 
 def init(folder: Path) -> ExitCode:
@@ -30,15 +30,22 @@ def init(folder: Path) -> ExitCode:
     folder.mkdir(parents=True, exist_ok=True)
     source = resources.files("crossbus.cli").joinpath("project")
     written: list[Path] = []
+    made: list[Path] = []
     try:
         for name in FILES:
             text = source.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+            within = (folder / name).parent
+            if not within.exists():
+                within.mkdir()
+                made.append(within)
             with (folder / name).open("x", encoding="utf-8") as file:
                 written.append(folder / name)
                 file.write(text)
     except OSError:
         for path in written:  # half a project is none
             path.unlink()
+        for within in made:
+            within.rmdir()
         raise
     print(f"made {', '.join(FILES)} in {folder}")
     if folder.resolve() != Path.cwd():
@@ -46,4 +53,6 @@ def init(folder: Path) -> ExitCode:
     print("  pytest                   runs its test")
     print("  python shop.py           publishes an order and handles it, until Ctrl-C")
     print("  crossbus run shop:bus    handles what others publish; crossbus.toml says where")
+    print("  crossbus publish orders --template com.acme.order.placed --set total=99")
+    print("                           publishes an order made of a file in events")
     return ExitCode.OK

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossbus.cli.options import Config, Debug, Output, ProfileName, Subscription, Url
+from crossbus.cli.options import Config, Debug, Output, OutputChoice, ProfileName, Subscription, Url
 from crossbus.cli.registering import examples, registers
 
 __all__ = ["add_to"]
@@ -27,6 +27,16 @@ def add_to(app: typer.Typer) -> None:
         "show",
     )(config_show)
     command = registers(app)
+    command(
+        examples(
+            "crossbus doctor shop:bus --profile production",
+            "crossbus doctor shop:bus --profile production --strict && ./deploy",
+            "crossbus doctor --profile production -o json | jq 'select(.state == \"wrong\")'",
+            "",
+            "Exit codes: 0 nothing is wrong; 1 something is, or with --strict not",
+            "everything is well; 2 there is no such program.",
+        )
+    )(doctor)
     command(examples("crossbus init shop && cd shop && pytest"))(init)
     command(
         examples(
@@ -61,6 +71,47 @@ def _help(context: typer.Context) -> None:
     """What is configured."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)
+
+
+def doctor(
+    program: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE:BUS]",
+            help="The program that declares the topics and subscriptions. It is imported, and not opened. Default: "
+            "what crossbus.toml says of them.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1 for a warning too, and for what could not be looked at."),
+    ] = False,
+    output: Annotated[
+        OutputChoice | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="table: a report for people, and the default. lines: columns between tabs, a line for each check. "
+            "json: an object a line.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = None,
+    profile: ProfileName = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Check everything that a program needs where it is to run: say what is wrong, why it matters, and what mends it.
+
+    Configuration, packages, credentials, permissions, and every topic, subscription, filter, policy, dead letter and
+    limit. It asks only: nothing is created, changed, published or received.
+    """
+    from crossbus.cli.doctor import run_doctor
+
+    raise typer.Exit(
+        run_doctor(program, url=url, profile=profile, config=config, strict=strict, output=output)
+    )
 
 
 def config_show(

@@ -9,7 +9,7 @@ import typer
 
 from crossbus.cli.exits import set_debug
 
-__all__ = ["Config", "Debug", "Output", "OutputChoice", "ProfileName", "Subscription", "Url"]
+__all__ = ["Config", "Debug", "Output", "OutputChoice", "ProfileName", "Subscription", "Subscriptions", "Url"]
 
 
 class OutputChoice(str, Enum):
@@ -22,6 +22,15 @@ class OutputChoice(str, Enum):
 
 Subscription = Annotated[
     str, typer.Argument(metavar="TOPIC/NAME", help="The subscription: orders/billing.", show_default=False)
+]
+Subscriptions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TOPIC/NAME]...",
+        help="The subscriptions; or MODULE:BUS for those that a program declares. Default: all that the local broker "
+        "has, and those of the configuration file.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     OutputChoice | None,

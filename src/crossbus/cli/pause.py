@@ -10,7 +10,8 @@ from crossbus.adapter import PausesForAll
 from crossbus.asking import guarded
 from crossbus.bus import Bus
 from crossbus.cli.control import ask_all, identity
-from crossbus.cli.exits import ExitCode, fail, show_log
+from crossbus.cli.exits import ExitCode, fail
+from crossbus.cli.logs import show_log
 from crossbus.cli.showing import form_of
 from crossbus.config import Configuration
 from crossbus.errors import DeclarationError

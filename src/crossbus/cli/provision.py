@@ -13,8 +13,9 @@ import typer
 from crossbus.adapter import Adapter, Change
 from crossbus.asking import guarded
 from crossbus.bus import Bus
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.interrupts import interrupts
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import blind, in_memory
 from crossbus.cli.showing import console, form_of, print_json, print_line, print_table, table
 from crossbus.cli.topology_export import loaded

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from crossbus.bus import Bus
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import interrupts
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import invisible
 from crossbus.cli.reading import Format, Item, read_event, splitter
 from crossbus.errors import (

@@ -1,4 +1,4 @@
-"""`crossbus publish TOPIC --type ...`: one event, made of the arguments."""
+"""`crossbus publish TOPIC --type ...` and `--template ...`: one event, made of the arguments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossbus.bus import Bus
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
+from crossbus.cli.logs import show_log
 from crossbus.cli.notices import invisible
+from crossbus.cli.templates import event_of_template
 from crossbus.errors import ConfigurationError
 from crossbus.event import Event
 
@@ -19,7 +21,9 @@ __all__ = ["publish_one"]
 def publish_one(
     topic: str,
     *,
-    type: str,
+    type: str | None,
+    template: str | None,
+    changes: Sequence[str],
     data: str | None,
     subject: str | None,
     id: str | None,
@@ -31,16 +35,18 @@ def publish_one(
 ) -> ExitCode:
     """Publish one event and say its id. Raises `CrossbusError` for an event that is not allowed, or not taken."""
     show_log()
-    attributes: dict[str, Any] = {"type": type, "source": source or "/crossbus/cli"}
-    if data is not None:
-        attributes["data"] = _data(data)
-    if subject is not None:
-        attributes["subject"] = subject
-    if id is not None:
-        attributes["id"] = id
-    event = Event(**attributes, extensions=dict(map(_extension, extensions)))
+    given = {"source": source, "subject": subject, "id": id}
+    attributes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    added = dict(map(_extension, extensions))
     bus = Bus(url, profile=profile, config=config)
     bus.topic(topic)
+    if template is not None:
+        assert bus._configuration is not None
+        event = event_of_template(template, changes, bus._configuration, **attributes, **added)
+    else:
+        if data is not None:
+            attributes["data"] = _data(data)
+        event = Event(**{"type": type, "source": "/crossbus/cli", **attributes}, extensions=added)
 
     async def main() -> None:
         async with bus:

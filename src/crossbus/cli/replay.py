@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from crossbus.adapter import ReplayFrom
 from crossbus.asking import guarded
-from crossbus.cli.exits import ExitCode, show_log
+from crossbus.cli.exits import ExitCode
+from crossbus.cli.logs import show_log
 from crossbus.cli.places import connected
 from crossbus.cli.showing import form_of, print_json, read_time
 from crossbus.errors import ConfigurationError

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from crossbus.cli.exits import ExitCode, note, show_log
+from crossbus.cli.exits import ExitCode, note
+from crossbus.cli.logs import show_log
 from crossbus.errors import AdapterNotInstalled
 from crossbus.telemetry.setting_up import set_up
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crossbus.adapter import Adapter, Backlog
 from crossbus.asking import guarded
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import terminate_as_interrupted
-from crossbus.cli.places import Places, connected
+from crossbus.cli.logs import show_log
+from crossbus.cli.places import Place, connected, in_program
 from crossbus.cli.showing import console, form_of, print_json, print_line, table
-from crossbus.errors import ConfigurationError, CrossbusError
+from crossbus.cli.states import State, States
+from crossbus.errors import CrossbusError
 from crossbus.topology import Subscription
 
 if TYPE_CHECKING:
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["show_stats"]
 
-_COLUMNS = ("subscription", "waiting", "in hand", "oldest", "dead")
+_COLUMNS = ("subscription", "waiting", "in hand", "oldest", "dead", "state")
 
 
 class _Row(NamedTuple):
     name: str
     backlog: Backlog
+    state: State
 
 
 def show_stats(
@@ -44,17 +47,21 @@ def show_stats(
     form = form_of(output)
 
     async def main() -> ExitCode:
-        async with connected(url, profile, config) as places:
-            chosen = [await places.subscription(each) for each in where or _configured(places)]
+        program, named = in_program(where)
+        async with connected(url, profile, config, program) as places:
+            chosen = await places.subscriptions(named)
             _note_what_lacks(chosen)
+            if not chosen:
+                note("there are no subscriptions")
+            states = States(places.configuration)
             if every is None:
-                rows, code = await _look(chosen)
+                rows, code = await _look(chosen, states)
                 _print(rows, form)
                 return code
             if form == "table":
-                return await _watch_table(chosen, every)
+                return await _watch_table(chosen, states, every)
             while True:
-                rows, _ = await _look(chosen)
+                rows, _ = await _look(chosen, states)
                 _print(rows, form, datetime.now(UTC))
                 await asyncio.sleep(every)
 
@@ -66,16 +73,7 @@ def show_stats(
         return ExitCode.OK
 
 
-def _configured(places: Places) -> list[str]:
-    found = [f"{topic}/{name}" for topic, name in places.configuration.subscriptions]
-    if not found:
-        raise ConfigurationError(
-            f"no subscription was named, and {places.configuration.label} lists none; write TOPIC/NAME"
-        )
-    return found
-
-
-def _note_what_lacks(chosen: Sequence[tuple[Adapter, Subscription]]) -> None:
+def _note_what_lacks(chosen: Sequence[Place]) -> None:
     for adapter in {adapter.name: adapter for adapter, _ in chosen}.values():
         if not adapter.capabilities.has("backlog"):
             way_out = adapter.capabilities.ways_out.get("backlog", "its own monitoring does")
@@ -84,8 +82,9 @@ def _note_what_lacks(chosen: Sequence[tuple[Adapter, Subscription]]) -> None:
             note(f"{adapter.name} counts approximately")
 
 
-async def _look(chosen: Sequence[tuple[Adapter, Subscription]]) -> tuple[list[_Row], ExitCode]:
-    found = await asyncio.gather(*(_backlog(*each) for each in chosen), return_exceptions=True)
+async def _look(chosen: Sequence[Place], states: States) -> tuple[list[_Row], ExitCode]:
+    backlogs = asyncio.gather(*(_backlog(*each) for each in chosen), return_exceptions=True)
+    found, how = await asyncio.gather(backlogs, states.look(chosen))
     rows, code = [], ExitCode.OK
     for (_, subscription), backlog in zip(chosen, found, strict=True):
         if isinstance(backlog, CrossbusError):
@@ -94,7 +93,7 @@ async def _look(chosen: Sequence[tuple[Adapter, Subscription]]) -> tuple[list[_R
         elif isinstance(backlog, BaseException):
             raise backlog
         else:
-            rows.append(_Row(str(subscription), backlog))
+            rows.append(_Row(str(subscription), backlog, how[subscription.key]))
     return rows, code
 
 
@@ -104,12 +103,12 @@ async def _backlog(adapter: Adapter, subscription: Subscription) -> Backlog:
     return await guarded(adapter, adapter.backlog(subscription))
 
 
-async def _watch_table(chosen: Sequence[tuple[Adapter, Subscription]], every: float) -> ExitCode:
+async def _watch_table(chosen: Sequence[Place], states: States, every: float) -> ExitCode:
     from rich.live import Live
 
     with Live(console=console(), auto_refresh=False, transient=False) as live:
         while True:
-            rows, _ = await _look(chosen)
+            rows, _ = await _look(chosen, states)
             live.update(table(_COLUMNS, map(_cells, rows), right=(1, 2, 3, 4)), refresh=True)
             await asyncio.sleep(every)
 
@@ -121,7 +120,8 @@ def _print(rows: Sequence[_Row], form: str, at: datetime | None = None) -> None:
         waiting, in_hand, oldest, dead = row.backlog
         if form == "lines":
             age = None if oldest is None else f"{oldest:.0f}"
-            print_line(*([f"{at:%H:%M:%S}"] if at else []), row.name, waiting, in_hand, age, dead)
+            cells = (row.name, waiting, in_hand, age, dead, row.state.text)
+            print_line(*([f"{at:%H:%M:%S}"] if at else []), *cells)
         elif form == "json":
             members = {
                 "subscription": row.name,
@@ -129,6 +129,8 @@ def _print(rows: Sequence[_Row], form: str, at: datetime | None = None) -> None:
                 "in_hand": in_hand,
                 "oldest_age": oldest,
                 "dead": dead,
+                "paused": row.state.paused,
+                "consumers": row.state.consumers,
             }
             print_json({**({"time": at} if at else {}), **members})
     if at is not None:
@@ -137,7 +139,7 @@ def _print(rows: Sequence[_Row], form: str, at: datetime | None = None) -> None:
 
 def _cells(row: _Row) -> tuple[object, ...]:
     waiting, in_hand, oldest, dead = row.backlog
-    return row.name, waiting, in_hand, _age(oldest), dead
+    return row.name, waiting, in_hand, _age(oldest), dead, row.state.text
 
 
 def _age(seconds: float | None) -> str | None:

@@ -141,19 +141,19 @@ class Supervisor:
         return alive, not self._stop.is_set() and all(worker.ready for worker in self._workers)
 
     async def steer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Have all workers pause or resume a subscription, and those that are started later."""
+        """Have all workers pause or resume a subscription, and those that are started later; or say how they do."""
         found = await asyncio.gather(*(self._ask(worker, question) for worker in self._workers))
         concerned = [answer for answer in found if answer != {}]
         if any(concerned):
             if question["do"] == "pause":
                 self._paused[question["subscription"]] = question
-            else:
+            elif question["do"] == "resume":
                 self._paused.pop(question["subscription"], None)
         return {"program": self._order["program"], "pid": os.getpid(), "processes": concerned}
 
     async def _ask(self, worker: Worker, question: dict[str, Any]) -> dict[str, Any] | None:
         """Ask one worker. ``{}``: it does not concern it, or it is being started anew. None: it did not answer."""
-        if worker.writer is None or not worker.status:
+        if worker.writer is None:
             return {}
         self._number += 1
         number = self._number

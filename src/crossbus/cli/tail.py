@@ -11,9 +11,10 @@ from datetime import UTC
 
 from crossbus.adapter import Adapter, Received, Receiver, Settlement
 from crossbus.asking import guarded
-from crossbus.cli.exits import ExitCode, fail, note, show_log
+from crossbus.cli.exits import ExitCode, fail, note
 from crossbus.cli.interrupts import terminate_as_interrupted
 from crossbus.cli.left_over import LeftOver, leaving, left_over
+from crossbus.cli.logs import show_log
 from crossbus.cli.places import connected
 from crossbus.cli.showing import form_of, one_line
 from crossbus.codecs import encode_json

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from crossbus.adapter import Adapter
 from crossbus.asking import guarded
 from crossbus.bus import Bus
-from crossbus.cli.exits import ExitCode, hide_log, note
+from crossbus.cli.exits import ExitCode, note
+from crossbus.cli.logs import hide_log
 from crossbus.cli.notices import blind, in_memory
 from crossbus.cli.showing import one_line, print_json
 from crossbus.cli.topology_export import exported, loaded

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossbus.cli.options import Config, Debug, Output, ProfileName, Subscription, Url
+from crossbus.cli.options import Config, Debug, Output, ProfileName, Subscription, Subscriptions, Url
 from crossbus.cli.registering import examples, registers
 
 __all__ = ["register"]
@@ -69,14 +69,7 @@ def tail(
 
 
 def stats(
-    where: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TOPIC/NAME]...",
-            help="The subscriptions. Default: those of the configuration file.",
-            show_default=False,
-        ),
-    ] = None,
+    where: Subscriptions = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
     every: Annotated[
         float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often, with --watch.")

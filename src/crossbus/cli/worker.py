@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from crossbus.bus import Bus
 from crossbus.cli.channel import Channel
-from crossbus.cli.control import Steering
+from crossbus.cli.control import PATIENCE, Steering
 from crossbus.cli.exits import ExitCode, guarded, set_debug
 
 __all__ = ["main"]
@@ -41,6 +41,8 @@ class _Worker:
         self._bus: Bus | None = None
         self._began = False
         self._steering: Steering | None = None
+        self._made = threading.Event()
+        self._making = threading.Lock()
 
     def run(self) -> ExitCode:
         """Import the program and handle its events."""
@@ -51,9 +53,11 @@ class _Worker:
         url, profile = self._order["chosen"]
         bus = load_program(self._order["program"], (url, profile))
         self._bus = inner(bus)
-        self._steering = Steering(self._bus)
-        for question in self._order["paused"]:
-            self._steering.do(question)
+        with self._making:
+            self._steering = Steering(self._bus)
+            for question in self._order["paused"]:
+                self._steering.do(question)
+        self._made.set()
 
         @self._bus.on_start
         def started(bus: Bus) -> None:
@@ -67,13 +71,22 @@ class _Worker:
     def _listen(self) -> None:
         """Do what the supervisor says. When it is gone, nobody would start this process anew, or stop it: drain."""
         while (question := self._channel.receive()) is not None:
-            answer = None
-            with suppress(TimeoutError):  # its loop is blocked
-                answer = {} if self._steering is None else self._steering.do(question)
-            self._channel.send({"answer": answer, "number": question["number"]})
+            self._channel.send({"answer": self._do(question), "number": question["number"]})
         # While it drains, the default is back in force, and another signal would end it at once.
         if not self._began or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _do(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Pause or resume; None if that cannot be answered in time. While the program is imported it is waited for."""
+        if not self._made.wait(PATIENCE / 2):
+            with self._making:
+                if self._steering is None:
+                    self._order["paused"].append(question)  # it begins so
+                    return None
+        assert self._steering is not None
+        with suppress(TimeoutError):  # its loop is blocked
+            return self._steering.do(question)
+        return None
 
     def _report(self) -> None:
         """Say how it does, from a thread: also while the loop is blocked."""

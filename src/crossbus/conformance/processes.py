@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from crossbus.conformance import lifecycle, network, retry  # noqa: F401 (their cases stand before these)
+from crossbus.conformance import letters, lifecycle, network, retry  # noqa: F401 (their cases stand before these)
 from crossbus.conformance.cases import case
 from crossbus.conformance.interrupted import in_a_row, nothing_dead
 from crossbus.conformance.trial import Trial

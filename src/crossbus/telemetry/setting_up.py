@@ -1,7 +1,7 @@
 """Setting the SDK up for the command line: by OpenTelemetry's own variables, if its extra is installed.
 
 A program that runs by itself sets its SDK up itself, or is started by `opentelemetry-instrument`; crossbus never sets a
-global provider where it is a library. `crossbus run` and `crossbus serve` are programs.
+global provider where it is a library. `crossbus run`, `crossbus serve` and `crossbus dlq redrive` are programs.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """

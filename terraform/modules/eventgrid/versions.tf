@@ -1,0 +1,13 @@
+terraform {
+  required_version = ">= 1.9"
+  required_providers {
+    azurerm = {
+      source  = "hashicorp/azurerm"
+      version = ">= 4.20, < 5.0"
+    }
+    azapi = {
+      source  = "azure/azapi"
+      version = ">= 2.0, < 3.0"
+    }
+  }
+}
