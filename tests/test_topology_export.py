@@ -411,6 +411,15 @@ def test_a_file_is_written_only_if_it_is_another(folder: Path) -> None:
     assert (folder / TFVARS).stat().st_mtime_ns == before
 
 
+def test_another_profile_in_the_same_file_is_said(folder: Path) -> None:
+    exported(folder, "google")
+    done = topology("export", "shop:bus", "--profile", "production", cwd=folder)
+    assert f"{TFVARS} was of profile google, and is of profile production now" in done.stderr
+    assert (
+        "was of profile" not in topology("export", "shop:bus", "--profile", "production", cwd=folder).stderr
+    )
+
+
 def test_check_writes_nothing_and_says_what_the_provider_cannot_hold(folder: Path) -> None:
     done = topology("export", "shop:bus", "--profile", "production", "--check", cwd=folder)
     refused(done, "subscription invoices/ledger is ordered: eventbridge cannot do that", code=1)
