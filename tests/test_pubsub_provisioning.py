@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from crossbus_pubsub.grants import PUBLISHER, SUBSCRIBER, Grants
 from crossbus_pubsub.naming import generation
 from crossbus_pubsub.provisioning import Provisioner
 from crossbus_pubsub.pruning import plan_prune
-from crossbus_pubsub.sources import MADE, find_sources, made_of
+from crossbus_pubsub.sources import MADE, find_sources
 from pubsub_emulator import adapter
 from pubsub_guard import Guard
 from support import run
@@ -524,12 +523,3 @@ def test_a_permission_to_look_that_is_missing_is_no_failure(emulator: Emulator) 
         run(main(), limit=60)
     finally:
         guard.close()
-
-
-@pytest.mark.parametrize(
-    ("label", "made"),
-    [("1764170100", 1_764_170_100.0), ("20251126t151500z", 1_764_170_100.0), ("yesterday", 0.0), (None, 0.0)],
-)
-def test_the_label_of_when_it_was_made_may_be_terraforms(label: str | None, made: float) -> None:
-    labels = {} if label is None else {MADE: label}
-    assert made_of(SimpleNamespace(labels=labels)) == made
