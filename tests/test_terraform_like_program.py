@@ -26,7 +26,7 @@ from crossbus_pubsub.dead_letters import DEAD_LEASE
 from crossbus_pubsub.wanted import DEAD_RETENTION, RETENTION
 
 ORDERS = Topic("orders")
-_PERMISSION = re.compile(r"`((?:sqs|events|roles)[:/][\w./]+)`|(EventGrid Data \w+|Reader)")
+_PERMISSION = re.compile(r"`((?:sqs|events|iam|roles)[:/][\w./]+)`|(EventGrid Data \w+|Reader)")
 STORAGE = "/subscriptions/1/resourceGroups/shop/providers/Microsoft.Storage/storageAccounts/shop"
 DECLARED = [
     Subscription(topic=ORDERS, name="billing", filter=exact(type="com.acme.order.placed")),
@@ -232,6 +232,7 @@ def documented(module: str, *rows: str) -> set[str]:
         ("eventbridge", "consume", ["consumer |", "operator: backlog"]),
         ("eventbridge", "operate", ["operator: list", "operator: backlog"]),
         ("eventbridge", "inspect", ["looking when opening"]),
+        ("eventbridge", "doctor", ["[`crossbus doctor`]"]),
         ("pubsub", "publish", ["publish "]),
         ("pubsub", "consume", ["consume:", "write dead letters"]),
         ("pubsub", "operate", ["look at and clear"]),

@@ -74,7 +74,7 @@ output "operator_policies" {
 }
 
 output "inspector_policy" {
-  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor."
+  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor, which asks for `iam:SimulatePrincipalPolicy` and `iam:GetRole` on its own role besides."
   value       = jsonencode({ Version = "2012-10-17", Statement = local.inspect_statements })
 }
 

@@ -66,7 +66,7 @@ variable "backstop" {
 }
 
 variable "access" {
-  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions: object ids of principals of Microsoft Entra, or an identity of another cloud by OpenID Connect, without keys, for which a managed identity is made."
+  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions, and look at all of it when a program starts (`inspect`): object ids of principals of Microsoft Entra, or an identity of another cloud by OpenID Connect, without keys, for which a managed identity is made."
   type = map(object({
     publish       = optional(list(string), [])
     consume       = optional(list(string), [])
