@@ -1,5 +1,5 @@
 locals {
-  profile  = coalesce(var.profile_name, var.topology.profile, local.adapter)
+  profile  = coalesce(var.profile_name, local.adapter)
   is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
   region   = try(split(":", concat(values(local.bus_arns), [for one in local.queues : one.arn])[0])[3], null)
 

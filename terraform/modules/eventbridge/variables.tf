@@ -1,5 +1,5 @@
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `eventbridge`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `eventbridge`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
   default     = null
 }

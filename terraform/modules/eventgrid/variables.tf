@@ -33,7 +33,7 @@ variable "namespace_id" {
 }
 
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `eventgrid`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `eventgrid`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
   default     = null
 }

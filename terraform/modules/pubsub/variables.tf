@@ -14,7 +14,7 @@ variable "project_number" {
 }
 
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `pubsub`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `pubsub`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
   default     = null
 }

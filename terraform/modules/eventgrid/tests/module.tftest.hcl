@@ -117,7 +117,8 @@ run "a_namespace_that_is_there_and_any_filter" {
 
 run "a_profile_that_is_there_is_told_where" {
   variables {
-    topology = merge(jsondecode(file("../../examples/eventgrid/small/crossbus.auto.tfvars.json")).topology, { profile = "production" })
+    profile_name = "production"
+    topology     = merge(jsondecode(file("../../examples/eventgrid/small/crossbus.auto.tfvars.json")).topology, { profile = "production" })
   }
   assert {
     condition     = output.profile == { target = "shop.westeurope-1.eventgrid.azure.net", resource_group = "shop", subscription_id = "1" }

@@ -177,6 +177,7 @@ run "a_topic_of_another_project_and_order" {
 run "a_profile_that_is_there_is_told_where" {
   command = plan
   variables {
+    profile_name       = "production"
     topology           = merge(jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology, { profile = "production" })
     profile_parameters = { impersonate = "shop@my-project.iam.gserviceaccount.com" }
   }
