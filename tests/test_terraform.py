@@ -98,9 +98,10 @@ def test_examples(stubbed: Terraform, example: str) -> None:
     assert "Success! 1 passed, 0 failed." in said, said
 
 
-def test_every_example_has_the_topology_of_its_program(tmp_path: Path) -> None:
+def test_examples_and_tests_have_the_topology_of_the_program(tmp_path: Path) -> None:
     """Run `crossbus topology export` on examples/shop.py in each, with CROSSBUS_URL=local:."""
     files = [TERRAFORM / example / "crossbus.auto.tfvars.json" for example in EXAMPLES]
+    files += [TERRAFORM / "modules" / module / "tests" / "topology.json" for module in MODULES]
     shutil.copy(TERRAFORM / "examples" / "shop.py", tmp_path)
     done = here("topology", "export", "shop:bus", "-o", "-", cwd=tmp_path, CROSSBUS_URL="local:")
     assert {path.read_text("utf-8") for path in files} == {done.stdout}

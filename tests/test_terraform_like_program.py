@@ -79,7 +79,7 @@ run "show" {
     location            = "westeurope"
     namespace           = { name = "shop" }
     backstop            = %(backstop)s
-    topology            = jsondecode(file("tests/topology.json"))
+    topology            = jsondecode(file("tests/show.json"))
   }
   assert {
     condition     = length(azapi_resource.subscription) == 0 # it fails, and so tells
@@ -117,7 +117,7 @@ def eventgrid_bodies(stubbed: Terraform, *, backstop: bool) -> dict[str, Any]:
         "topics": {"orders": {"eventgrid": {"topic": "orders"}}},
         "subscriptions": parts,
     }
-    (where / "tests" / "topology.json").write_text(json.dumps(topology), "utf-8")
+    (where / "tests" / "show.json").write_text(json.dumps(topology), "utf-8")
     blob = json.dumps({"storage_account_id": STORAGE, "container": "dropped"}) if backstop else "null"
     (where / "tests" / "show.tftest.hcl").write_text(SHOW % {"backstop": blob}, "utf-8")
     stubbed.init("modules/eventgrid")
