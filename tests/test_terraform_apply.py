@@ -25,19 +25,16 @@ from crossbus import Bus, Event, Reject, exact, prefix
 from crossbus.deadletter import DeadLetter
 
 pytestmark = [needs_terraform, needs_aws_provider]
-WHERE = "examples/eventbridge/small"
+WHERE = "examples/eventbridge/complete"
 TFVARS = "crossbus.auto.tfvars.json"
 REGION = "eu-west-1"
 OVERRIDE = """
 module "events" {
-  max_message_bytes    = 262144 # what this release of the provider takes
-  restrict_dlq_sources = false  # moto forgets it, and the provider would wait for it
-  archive_days         = 3
-  access = {
-    shop = { publish = ["orders"], consume = ["orders/billing"], services = ["ecs-tasks.amazonaws.com"] }
-  }
+  restrict_dlq_sources = false # moto forgets it, and the provider would wait for it
 }
 """
+SIZE = "-var=max_message_bytes=262144"
+"""What this release of the provider takes."""
 PROGRAM, TERRAFORM_KEY = "AKIAPROGRAM", "AKIATERRAFORM"
 
 
@@ -48,7 +45,7 @@ def client(server: MotoServer, service: str) -> Any:
 
 def declared(folder: Path) -> tuple[Bus, dict[str, list[str]]]:
     """What examples/shop.py declares, with handlers that note what they are given; a poison order is rejected."""
-    bus = Bus(profile="eventbridge", config=folder / "crossbus.toml", provision="never")
+    bus = Bus(profile="production", config=folder / "crossbus.toml", provision="never")
     handled: dict[str, list[str]] = {"billing": [], "shipping": [], "books": []}
 
     @bus.subscribe("orders", "billing", filter=exact(type="com.acme.order.placed"))
@@ -110,7 +107,7 @@ async def differences(folder: Path) -> list[str]:
 
 def doctor(folder: Path, server: MotoServer) -> list[str]:
     """What is not well, and that nothing is wrong."""
-    variables = {**credentials(server, PROGRAM), "CROSSBUS_PROFILE": "eventbridge"}
+    variables = {**credentials(server, PROGRAM), "CROSSBUS_PROFILE": "production"}
     done = here("doctor", "shop:bus", "-o", "json", cwd=folder, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -167,10 +164,10 @@ def apply(tool: Terraform, server: MotoServer, topology: Path) -> None:
     (tool.folder / WHERE / "override.tf").write_text(OVERRIDE, "utf-8")
     tool.environment |= credentials(server, TERRAFORM_KEY)
     tool.init(WHERE)
-    tool.ok(WHERE, "apply", "-no-color", "-input=false", "-auto-approve", "-parallelism=30")
+    tool.ok(WHERE, "apply", "-no-color", "-input=false", "-auto-approve", "-parallelism=30", SIZE, limit=600)
     state = json.loads(tool.ok(WHERE, "show", "-json"))
     (module,) = state["values"]["root_module"]["child_modules"]
-    assert len([one for one in module["resources"] if one["mode"] == "managed"]) == 30
+    assert len([one for one in module["resources"] if one["mode"] == "managed"]) == 39
 
 
 def credentials(server: MotoServer, key: str) -> dict[str, str]:
