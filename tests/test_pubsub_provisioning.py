@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from crossbus_pubsub.grants import PUBLISHER, SUBSCRIBER, Grants
 from crossbus_pubsub.naming import generation
 from crossbus_pubsub.provisioning import Provisioner
 from crossbus_pubsub.pruning import plan_prune
-from crossbus_pubsub.sources import MADE, find_sources
+from crossbus_pubsub.sources import MADE, find_sources, made_of
 from pubsub_emulator import adapter
 from pubsub_guard import Guard
 from support import run
@@ -523,3 +524,13 @@ def test_a_permission_to_look_that_is_missing_is_no_failure(emulator: Emulator) 
         run(main(), limit=60)
     finally:
         guard.close()
+
+
+@pytest.mark.parametrize(
+    ("label", "made"),
+    [("1795705200", 1795705200.0), ("20261126t151500z", 1795706100.0), ("", 0.0), ("yesterday", 0.0)],
+)
+def test_the_label_of_a_generation_is_read_from_the_program_and_from_terraform(
+    label: str, made: float
+) -> None:
+    assert made_of(SimpleNamespace(labels={MADE: label} if label else {})) == made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crossbus.errors import ErrorCode, ProviderError, UnsupportedError, provider_error
@@ -32,7 +33,9 @@ __all__ = [
 logger = logging.getLogger("crossbus")
 
 MADE: Final = "crossbus-made"
-"""The label of a subscription that says when it was made, in seconds since the epoch."""
+"""The label of a subscription that says when it was made: in seconds since the epoch, or as `TERRAFORM_TIME`."""
+TERRAFORM_TIME: Final = "%Y%m%dt%H%M%Sz"
+"""What terraform can write, which knows no seconds since the epoch: ``20261126t151500z``, in UTC."""
 REPLAYED: Final = "crossbus-replay"
 """The label of a subscription that says which replay was the last, so that consumers know its deliveries."""
 OVERLAP: Final = 60.0
@@ -204,6 +207,11 @@ def _source(there: Any, until: float = float("inf")) -> Source:
 
 
 def made_of(there: Any) -> float:
-    """Return when a subscription was made; 0 if the label does not say it."""
+    """Return when `provision`, or terraform, made a subscription; 0 if the label does not say it."""
     text = there.labels.get(MADE, "")
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return datetime.strptime(text, TERRAFORM_TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,5 +1,5 @@
 locals {
-  profile  = coalesce(var.profile_name, var.topology.profile, local.adapter)
+  profile  = coalesce(var.profile_name, local.adapter)
   is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
   region   = try(split(":", concat(values(local.bus_arns), [for one in local.queues : one.arn])[0])[3], null)
 
@@ -74,7 +74,7 @@ output "operator_policies" {
 }
 
 output "inspector_policy" {
-  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor."
+  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor, which asks for `iam:SimulatePrincipalPolicy` and `iam:GetRole` on its own role besides."
   value       = jsonencode({ Version = "2012-10-17", Statement = local.inspect_statements })
 }
 

@@ -1,5 +1,5 @@
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `eventbridge`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `eventbridge`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
   default     = null
 }
@@ -77,7 +77,7 @@ variable "publisher_accounts" {
 }
 
 variable "access" {
-  description = "By name, roles for programs: to which topics one may publish, which subscriptions it may consume or operate (look at, redrive and purge dead letters), and who may take it on: AWS services, principals of this or another account (with an external id), or identities of another cloud by OpenID Connect, without keys."
+  description = "By name, roles for programs: to which topics one may publish, which subscriptions it may consume or operate (look at, redrive and purge dead letters), whether it may look at all of it when it starts and with crossbus doctor (`inspect`), and who may take it on: AWS services, principals of this or another account (with an external id), or identities of another cloud by OpenID Connect, without keys."
   type = map(object({
     publish     = optional(list(string), [])
     consume     = optional(list(string), [])

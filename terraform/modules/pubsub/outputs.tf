@@ -1,5 +1,5 @@
 locals {
-  profile  = coalesce(var.profile_name, var.topology.profile, local.adapter)
+  profile  = coalesce(var.profile_name, local.adapter)
   is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
 
   # The name template of the profile that the topology was made for, as its names show it.

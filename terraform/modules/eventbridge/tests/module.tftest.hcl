@@ -28,7 +28,7 @@ mock_provider "aws" {
 }
 
 variables {
-  topology          = jsondecode(file("../../examples/eventbridge/small/crossbus.auto.tfvars.json")).topology
+  topology          = jsondecode(file("tests/topology.json")).topology
   max_message_bytes = 262144 # what every release of the provider takes
 }
 
@@ -154,7 +154,8 @@ run "several_topics_on_one_bus_and_one_of_another_account" {
 
 run "a_profile_that_is_there_is_told_where" {
   variables {
-    topology = merge(jsondecode(file("../../examples/eventbridge/small/crossbus.auto.tfvars.json")).topology, { profile = "production" })
+    profile_name = "production"
+    topology     = merge(jsondecode(file("tests/topology.json")).topology, { profile = "production" })
   }
   assert {
     condition     = output.profile == { region = "eu-west-1" } && strcontains(output.crossbus_toml, "[profiles.production]\n")

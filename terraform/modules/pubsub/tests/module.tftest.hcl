@@ -11,7 +11,7 @@ mock_provider "google" {
 
 variables {
   project  = "my-project"
-  topology = jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology
+  topology = jsondecode(file("tests/topology.json")).topology
 }
 
 run "everything_is_made_as_the_program_makes_it" {
@@ -102,7 +102,7 @@ run "with_all_that_can_be_chosen" {
 
 run "another_filter_keeps_the_older_generation" {
   variables {
-    topology = merge(jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology, {
+    topology = merge(jsondecode(file("tests/topology.json")).topology, {
       subscriptions = {
         "orders/billing" = { topic = "orders", name = "billing", attempts = 5, pubsub = {
           subscription             = "orders--billing--${substr(sha256("attributes.ce-type = \"com.acme.order.paid\""), 0, 8)}"
@@ -177,7 +177,8 @@ run "a_topic_of_another_project_and_order" {
 run "a_profile_that_is_there_is_told_where" {
   command = plan
   variables {
-    topology           = merge(jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology, { profile = "production" })
+    profile_name       = "production"
+    topology           = merge(jsondecode(file("tests/topology.json")).topology, { profile = "production" })
     profile_parameters = { impersonate = "shop@my-project.iam.gserviceaccount.com" }
   }
   assert {
