@@ -21,6 +21,7 @@ WHO: Final = {
     "consume": "consumes a subscription",
     "operate": "lists, redrives and purges dead letters",
     "inspect": "looks whether all is as declared",
+    "doctor": "runs `crossbus doctor`, besides",
 }
 """How the tables call those whose permissions a module grants."""
 
@@ -79,7 +80,7 @@ def _permissions(blocks: list[Any]) -> list[str]:
     lines = ["| who | on | |", "|---|---|---|"]
     table = plain(next(one["permissions"] for one in blocks if "permissions" in one))
     for who, title in WHO.items():
-        for on, what in table[who].items():
+        for on, what in table.get(who, {}).items():
             listed = what if isinstance(what, list) else [what]
             lines.append(f"| {title} | {on.replace('_', ' ')} | {', '.join(map(_code, listed))} |")
     return lines

@@ -13,53 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests import eventbridge_harness
 from tests.cli_here import here
+from tests.declared import PROGRAM, alone, in_world, write
 from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import LIMIT, environment, refused
 from tests.test_cli_dlq import WORLDS, World
 
 from crossbus import Bus, Event, exact
-from crossbus.event import new_id
 from crossbus.topology import Topology
-
-PROGRAM = """
-from crossbus import Bus, exact, prefix
-bus = Bus()
-TOPIC = {topic!r}
-bus.topic(TOPIC + "-more")
-bus.subscribe(TOPIC, "billing", filter={filter}, lease={lease})
-bus.subscribe(TOPIC, "audit", lease={lease})
-"""
-REGIONS = iter(("us-west-2", "eu-north-1", "ap-south-1", "sa-east-1", "ca-central-1", "eu-west-3"))
-"""No other test makes anything there."""
-FILTER = 'exact(type="com.acme.a")'
-
-
-def write(folder: Path, world: World, text: str = PROGRAM, filter: str = FILTER) -> None:
-    made = text.format(topic=world.topic, filter=filter, lease=world.lease)
-    (folder / "shop.py").write_text(made)
-
-
-@contextmanager
-def alone(kind: str, folder: Path) -> Iterator[World]:
-    """A world in which nobody else has anything that could be pruned, and the program in the folder."""
-    with WORLDS[kind](folder) as made:
-        made.url = re.sub(r"^pubsub:[^?]+", f"pubsub:alone-{new_id()[:8].lower()}", made.url)
-        if kind == "eventbridge":
-            made.url = re.sub(r"region=[^&]+", f"region={next(REGIONS)}", made.url)
-        write(folder, made)
-        yield made
-
-
-def in_world(world: World, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `World.crossbus`, without a process of its own."""
-    return here(*words, cwd=cwd, CROSSBUS_URL=world.url, **world.environment)
 
 
 @pytest.fixture(params=list(WORLDS))
@@ -157,17 +123,27 @@ def test_without_anybody_to_ask_it_refuses(server: World, tmp_path: Path) -> Non
     assert done.returncode == 2
     assert actions(done.stdout) == ["create"], "what it would do is shown"
     assert "error: " in done.stderr
-    assert re.search(r"\d+ to create, and there is nobody to ask: --yes carries it out", done.stderr)
+    assert re.search(
+        r"\d+ to create, in local\+http: there is nobody to ask; --yes carries it out", done.stderr
+    )
     assert "billing missing" in states(server)
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "state"), [("y", 0, "ok"), ("n", 130, "missing"), ("", 130, "missing")]
+    ("answer", "code", "state", "words"),
+    [
+        ("y", 0, "ok", ()),
+        ("n", 130, "missing", ()),
+        ("", 130, "missing", ()),
+        ("n", 130, "missing", ("-o", "json")),
+    ],
 )
-def test_on_a_terminal_it_asks(server: World, tmp_path: Path, answer: str, code: int, state: str) -> None:
+def test_on_a_terminal_it_asks(
+    server: World, tmp_path: Path, answer: str, code: int, state: str, words: tuple[str, ...]
+) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "crossbus", "provision", "shop:bus"],
+        [sys.executable, "-m", "crossbus", "provision", "shop:bus", *words],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -182,7 +158,7 @@ def test_on_a_terminal_it_asks(server: World, tmp_path: Path, answer: str, code:
         os.close(ours)
     text = seen.decode()
     assert "action" in text, "a table, with its columns"
-    assert "to create. Go on?" in text
+    assert "to create, in local+http. Go on?" in text
     assert f"billing {state}" in states(server)
 
 
@@ -251,7 +227,7 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
     with eventbridge_harness.world(eventbridge_harness.server()) as aws:
         world = World("eventbridge", aws.url("cli", networked=True), dict(aws.env))
         write(tmp_path, world)
-        aws.proxy("cli").delay(0.1)  # so that the rest of the changes takes seconds
+        aws.proxy("cli").delay(0.05)
 
         def made() -> int:
             return aws.server.counts(aws.key("cli")).get("CreateEventBus", 0)
@@ -263,6 +239,9 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
                 assert time.monotonic() < end
                 assert process.poll() is None
                 time.sleep(0.02)
+            aws.proxy("cli").delay(
+                0.5
+            )  # the rest of the changes takes long enough to come between, on any machine
             process.send_signal(number)
             _, errors = process.communicate(timeout=LIMIT)
         if number != signal.SIGKILL:

@@ -1,4 +1,5 @@
-"""The module for EventBridge, applied by the AWS provider itself to moto's server; then a program runs on what it made.
+"""From an empty folder to a program that runs: export, apply, doctor. The cloud is moto's server, and the AWS provider
+itself applies the module for EventBridge.
 
 It takes more than a minute, nearly all of which the provider waits for SQS, as it would have to on AWS.
 """
@@ -9,12 +10,14 @@ import asyncio
 import json
 import logging
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from tests.cli_here import here
 from tests.moto_world import MotoServer, moto_server
 from tests.terraform_world import TERRAFORM, Terraform, needs_aws_provider, needs_terraform, terraform
 
@@ -22,18 +25,16 @@ from crossbus import Bus, Event, Reject, exact, prefix
 from crossbus.deadletter import DeadLetter
 
 pytestmark = [needs_terraform, needs_aws_provider]
-WHERE = "examples/eventbridge/small"
+WHERE = "examples/eventbridge/complete"
+TFVARS = "crossbus.auto.tfvars.json"
 REGION = "eu-west-1"
 OVERRIDE = """
 module "events" {
-  max_message_bytes    = 262144 # what this release of the provider takes
-  restrict_dlq_sources = false  # moto forgets it, and the provider would wait for it
-  archive_days         = 3
-  access = {
-    shop = { publish = ["orders"], consume = ["orders/billing"], services = ["ecs-tasks.amazonaws.com"] }
-  }
+  restrict_dlq_sources = false # moto forgets it, and the provider would wait for it
 }
 """
+SIZE = "-var=max_message_bytes=262144"
+"""What this release of the provider takes."""
 PROGRAM, TERRAFORM_KEY = "AKIAPROGRAM", "AKIATERRAFORM"
 
 
@@ -42,9 +43,9 @@ def client(server: MotoServer, service: str) -> Any:
     return session.client(service, endpoint_url=server.url)
 
 
-def declared(profile: Path) -> tuple[Bus, dict[str, list[str]]]:
+def declared(folder: Path) -> tuple[Bus, dict[str, list[str]]]:
     """What examples/shop.py declares, with handlers that note what they are given; a poison order is rejected."""
-    bus = Bus(profile="eventbridge", config=profile, provision="never")
+    bus = Bus(profile="production", config=folder / "crossbus.toml", provision="never")
     handled: dict[str, list[str]] = {"billing": [], "shipping": [], "books": []}
 
     @bus.subscribe("orders", "billing", filter=exact(type="com.acme.order.placed"))
@@ -74,8 +75,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def run_program(profile: Path) -> None:
-    bus, handled = declared(profile)
+async def run_program(folder: Path) -> None:
+    bus, handled = declared(folder)
     async with bus, bus.running():
         await bus.publish("orders", event("com.acme.order.placed", "o-1"))
         await bus.publish("orders", event("com.acme.order.paid", "o-2"))
@@ -95,36 +96,53 @@ async def run_program(profile: Path) -> None:
         assert letters[0].event.id == "o-3"
 
 
-async def differences(profile: Path) -> list[str]:
+async def differences(folder: Path) -> list[str]:
     """What the program would change."""
-    bus, _ = declared(profile)
+    bus, _ = declared(folder)
     async with bus:
         return [
             f"{one.action} {one.kind} {one.name}: {one.detail}" for one in await bus.provision(dry_run=True)
         ]
 
 
-def test_a_program_runs_on_what_terraform_made(
+def doctor(folder: Path, server: MotoServer) -> list[str]:
+    """What is not well, and that nothing is wrong."""
+    variables = {**credentials(server, PROGRAM), "CROSSBUS_PROFILE": "production"}
+    done = here("doctor", "shop:bus", "-o", "json", cwd=folder, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len([one for one in found if one["state"] == "ok"]) > 10
+    return [f"{one['check']}: {one['text']}" for one in found if one["state"] == "warning"]
+
+
+@pytest.mark.long
+def test_from_an_empty_folder_to_a_program_that_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with moto_server() as server, terraform(tmp_path / "terraform", real_aws=True) as tool:
-        apply(tool, server)
-        profile = tmp_path / "crossbus.aws.toml"
-        profile.write_text(tool.ok(WHERE, "output", "-raw", "crossbus_toml"), "utf-8")
-        assert f'region = "{REGION}"' in profile.read_text("utf-8")
+        folder = tmp_path / "program"
+        folder.mkdir()
+        shutil.copy(TERRAFORM / "examples" / "shop.py", folder)
+        exported = here("topology", "export", "shop:bus", cwd=folder, CROSSBUS_URL="local:")
+        assert exported.returncode == 0, exported.stderr
+        apply(tool, server, folder / TFVARS)
+        (folder / "crossbus.aws.toml").write_text(tool.ok(WHERE, "output", "-raw", "crossbus_toml"), "utf-8")
+        (folder / "crossbus.toml").write_text('include = ["crossbus.aws.toml"]\n', "utf-8")
 
         for name, value in credentials(server, PROGRAM).items():
             monkeypatch.setenv(name, value)
         # All is as the program would make it, but for the size that this release of the provider cannot say.
-        changes = asyncio.run(differences(profile))
+        changes = asyncio.run(differences(folder))
         size = "maximum message size 262144, declared 1048576"
         assert [re.sub(r" \S+: ", ": ", one) for one in changes] == [f"update queue: {size}"] * 6
+        assert all("262,144" in one for one in doctor(folder, server))
         enlarge(client(server, "sqs"))
-        assert asyncio.run(differences(profile)) == []
+        assert asyncio.run(differences(folder)) == []
+        assert doctor(folder, server) == []
 
         caplog.clear()
         with caplog.at_level(logging.WARNING, "crossbus"):
-            asyncio.run(run_program(profile))
+            asyncio.run(run_program(folder))
         assert not [one.getMessage() for one in caplog.records if "differs" in one.getMessage()]
         counts = server.counts(PROGRAM)
         assert counts["PutEvents"] == 5
@@ -140,15 +158,16 @@ def enlarge(sqs: Any) -> None:
         sqs.set_queue_attributes(QueueUrl=url, Attributes={**has, "MaximumMessageSize": "1048576"})
 
 
-def apply(tool: Terraform, server: MotoServer) -> None:
-    """Apply the example, with what moto and this release of the provider want otherwise."""
+def apply(tool: Terraform, server: MotoServer, topology: Path) -> None:
+    """Apply the example with a topology, and with what moto and this release of the provider want otherwise."""
+    shutil.copy(topology, tool.folder / WHERE / TFVARS)
     (tool.folder / WHERE / "override.tf").write_text(OVERRIDE, "utf-8")
     tool.environment |= credentials(server, TERRAFORM_KEY)
     tool.init(WHERE)
-    tool.ok(WHERE, "apply", "-no-color", "-input=false", "-auto-approve", "-parallelism=30")
+    tool.ok(WHERE, "apply", "-no-color", "-input=false", "-auto-approve", "-parallelism=30", SIZE, limit=600)
     state = json.loads(tool.ok(WHERE, "show", "-json"))
     (module,) = state["values"]["root_module"]["child_modules"]
-    assert len([one for one in module["resources"] if one["mode"] == "managed"]) == 30
+    assert len([one for one in module["resources"] if one["mode"] == "managed"]) == 39
 
 
 def credentials(server: MotoServer, key: str) -> dict[str, str]:
@@ -159,12 +178,3 @@ def credentials(server: MotoServer, key: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-
-
-def test_the_example_is_the_program_of_the_test() -> None:
-    """Each subscription of examples/shop.py is one of those that are declared here, with the same filter."""
-    text = (TERRAFORM / "examples" / "shop.py").read_text("utf-8")
-    here = Path(__file__).read_text("utf-8")
-    subscribed = re.findall(r"@bus\.subscribe\((.*)\)$", text, re.M)
-    assert len(subscribed) == 3
-    assert all(one.partition(", retry=")[0] in here for one in subscribed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -17,6 +19,7 @@ from tests.terraform_world import MODULES, ROOT, TERRAFORM, Terraform, needs_ter
 
 from crossbus.clock import SystemClock
 from crossbus.config import load
+from crossbus.exporting.files import schema
 from crossbus.filters import all_, exact, prefix
 from crossbus.registry import adapter_class
 from crossbus.topology import Subscription, Topic
@@ -26,7 +29,7 @@ from crossbus_pubsub.dead_letters import DEAD_LEASE
 from crossbus_pubsub.wanted import DEAD_RETENTION, RETENTION
 
 ORDERS = Topic("orders")
-_PERMISSION = re.compile(r"`((?:sqs|events|roles)[:/][\w./]+)`|(EventGrid Data \w+|Reader)")
+_PERMISSION = re.compile(r"`((?:sqs|events|iam|roles)[:/][\w./]+)`|(EventGrid Data \w+|Reader)")
 STORAGE = "/subscriptions/1/resourceGroups/shop/providers/Microsoft.Storage/storageAccounts/shop"
 DECLARED = [
     Subscription(topic=ORDERS, name="billing", filter=exact(type="com.acme.order.placed")),
@@ -76,7 +79,7 @@ run "show" {
     location            = "westeurope"
     namespace           = { name = "shop" }
     backstop            = %(backstop)s
-    topology            = jsondecode(file("tests/topology.json"))
+    topology            = jsondecode(file("tests/show.json"))
   }
   assert {
     condition     = length(azapi_resource.subscription) == 0 # it fails, and so tells
@@ -114,7 +117,7 @@ def eventgrid_bodies(stubbed: Terraform, *, backstop: bool) -> dict[str, Any]:
         "topics": {"orders": {"eventgrid": {"topic": "orders"}}},
         "subscriptions": parts,
     }
-    (where / "tests" / "topology.json").write_text(json.dumps(topology), "utf-8")
+    (where / "tests" / "show.json").write_text(json.dumps(topology), "utf-8")
     blob = json.dumps({"storage_account_id": STORAGE, "container": "dropped"}) if backstop else "null"
     (where / "tests" / "show.tftest.hcl").write_text(SHOW % {"backstop": blob}, "utf-8")
     stubbed.init("modules/eventgrid")
@@ -175,6 +178,55 @@ def test_the_api_is_that_of_the_program() -> None:
     assert f'"{client._config.api_version}"' in text
 
 
+# --- the document: its JSON Schema, and the variable that takes it -------------------------------------------------
+
+
+def test_the_variable_takes_all_that_the_document_has() -> None:
+    """Terraform leaves out without a word what a variable's type does not have."""
+    variable = hcl2.loads((TERRAFORM / "modules" / "pubsub" / "topology.tf").read_text("utf-8"))["variable"][
+        0
+    ]
+    (about,) = variable.values()
+    taken = attributes(about["type"].removeprefix("${").removesuffix("}"))
+    document = json.loads(schema())
+    assert taken == described(document, document["properties"]["topology"])
+
+
+def attributes(type_: str) -> Any:
+    """The attributes of an object's type by name, those of maps and lists of objects included; else None."""
+    text = re.sub(r"\s", "", type_)
+    while (found := re.fullmatch(r"(?:optional|map|list)\((.*)\)", text)) is not None:
+        text = parts(found[1])[0]
+    if not text.startswith("object({"):
+        return None
+    pairs = [one.split("=", 1) for one in parts(text.removeprefix("object({").removesuffix("})"))]
+    return {name: attributes(value) for name, value in pairs}
+
+
+def parts(text: str) -> list[str]:
+    """A text divided at its commas, but for those in brackets."""
+    found, depth = [""], 0
+    for sign in text:
+        depth += (sign in "({[") - (sign in ")}]")
+        if sign == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += sign
+    return [one for one in found if one]
+
+
+def described(document: dict[str, Any], part: dict[str, Any]) -> Any:
+    """The properties of an object in a JSON Schema by name; else None."""
+    while "$ref" in part:
+        part = functools.reduce(operator.getitem, part["$ref"].removeprefix("#/").split("/"), document)
+    if "items" in part:
+        return described(document, part["items"])
+    if "properties" in part:
+        return {name: described(document, one) for name, one in part["properties"].items()}
+    values = part.get("additionalProperties")
+    return described(document, values) if isinstance(values, dict) else None
+
+
 # --- Pub/Sub: what stands in the module as a number ---------------------------------------------------------------
 
 
@@ -232,6 +284,7 @@ def documented(module: str, *rows: str) -> set[str]:
         ("eventbridge", "consume", ["consumer |", "operator: backlog"]),
         ("eventbridge", "operate", ["operator: list", "operator: backlog"]),
         ("eventbridge", "inspect", ["looking when opening"]),
+        ("eventbridge", "doctor", ["[`crossbus doctor`]"]),
         ("pubsub", "publish", ["publish "]),
         ("pubsub", "consume", ["consume:", "write dead letters"]),
         ("pubsub", "operate", ["look at and clear"]),

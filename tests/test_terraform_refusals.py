@@ -1,10 +1,11 @@
-"""What a provider cannot do is refused in the same words, by the program when it starts and by terraform."""
+"""What a provider cannot do is refused in the same words: by the program when it starts, in what `crossbus topology
+export` writes (and says with `--check`), and by terraform."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from crossbus.clock import SystemClock
 from crossbus.config import load
 from crossbus.connections import check_capabilities
 from crossbus.errors import CrossbusError
+from crossbus.exporting import export
 from crossbus.registry import adapter_class
-from crossbus.topology import RetryPolicy, Subscription, Topic, check_name
+from crossbus.topology import RetryPolicy, Subscription, Topic, Topology, check_name
 from crossbus_eventbridge.limits import LONGEST_RETENTION as SQS_LONGEST
 from crossbus_eventbridge.limits import MAX_PATTERN, RULE_NAME_LENGTH, SHORTEST_RETENTION
 from crossbus_eventbridge.settings import queue_attributes
 from crossbus_eventgrid.limits import LONGEST_RETENTION as GRID_LONGEST
 from crossbus_eventgrid.settings import settings_of
+from crossbus_pubsub import wanted
 from crossbus_pubsub.filters import MAX_BYTES
 
 URLS = {
@@ -30,8 +33,12 @@ URLS = {
     "pubsub": "pubsub:my-project",
     "eventgrid": "eventgrid://shop.westeurope-1.eventgrid.azure.net",
 }
-SETTINGS = {"eventbridge": lambda one: queue_attributes(one, ""), "eventgrid": settings_of}
-"""What the program makes of a declaration, beside looking at the capabilities; nothing can go wrong for Pub/Sub."""
+SETTINGS: dict[str, Callable[[Subscription], Any]] = {
+    "eventbridge": lambda one: queue_attributes(one, ""),
+    "eventgrid": settings_of,
+    "pubsub": wanted.retention,
+}
+"""What the program makes of a declaration, beside looking at the capabilities."""
 ORDERS = Topic("orders")
 NAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "eventbridge": (
@@ -97,7 +104,7 @@ def said_by_program(name: str, one: Subscription) -> list[str]:
     found = []
     for check in (
         lambda: check_capabilities(adapter, one),
-        lambda: SETTINGS.get(name, lambda one: None)(one),
+        lambda: SETTINGS[name](one),
     ):
         try:
             check()
@@ -126,6 +133,8 @@ def cases() -> Iterator[tuple[str, Subscription]]:
         yield "eventbridge", billing(retention=retention)
     for retention in (60, GRID_LONGEST, 59, GRID_LONGEST + 1, 60.5):
         yield "eventgrid", billing(retention=retention)
+    for retention in (wanted.SHORTEST_RETENTION, wanted.DEAD_RETENTION, 599, wanted.DEAD_RETENTION + 1):
+        yield "pubsub", billing(retention=retention)
     yield "eventgrid", billing(lease=90.5)
     for attempts, backstop in ((10, None), (11, None), (6, 5), (5, 5)):
         yield "eventgrid", billing(backstop=backstop, retry=RetryPolicy(attempts=attempts))
@@ -133,13 +142,16 @@ def cases() -> Iterator[tuple[str, Subscription]]:
 
 @needs_terraform
 @pytest.mark.parametrize("name", MODULES)
-def test_terraform_refuses_what_the_program_refuses(name: str, tmp_path: Path) -> None:
+def test_program_export_and_terraform_say_the_same(name: str, tmp_path: Path) -> None:
     sentences = 0
     for adapter, one in cases():
         if adapter == name:
-            wanted = said_by_program(name, one)
-            sentences += len(wanted)
-            assert evaluate_topology(tmp_path, name, document(name, one)) == wanted, one
+            said = said_by_program(name, one)
+            sentences += len(said)
+            assert evaluate_topology(tmp_path, name, document(name, one)) == said, one
+            exported = export(Topology((ORDERS,), (one,)), load(URLS[name]).default)
+            assert [refusal.sentence for refusal in exported.refused] == said[:1]
+            assert evaluate_topology(tmp_path, name, exported.document["topology"]) == said[:1], one
     assert sentences >= 5
 
 

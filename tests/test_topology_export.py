@@ -82,7 +82,7 @@ def made(bus: Bus) -> dict[str, Any]:
 
 def test_the_document_has_the_names_and_filters_of_each_provider(folder: Path) -> None:
     found = exported(folder)
-    assert (found["version"], found["profile"]) == (1, "production")
+    assert (found["version"], found["profile"], found["names"]) == (1, "production", "prod-{name}")
     assert found["topics"]["orders"] == {
         "external": False,
         "eventbridge": {"bus": "prod-orders", "shared": False, "archive_days": None},
@@ -251,6 +251,18 @@ def test_a_profile_without_a_cloud_exports_all_three(folder: Path) -> None:
     assert topology("export", "shop:bus", "--profile", "desk", "--check", cwd=folder).returncode == 0
 
 
+def test_a_profile_may_name_no_place_yet(folder: Path) -> None:
+    """Terraform makes the namespace from the document, and only then there is an endpoint."""
+    profiles = '[profiles.azure]\nadapter = "eventgrid"\n[profiles.nowhere]\nadapter = "pubsub"\n'
+    (folder / "crossbus.toml").write_text(CONFIG + profiles)
+    for profile in ("azure", "nowhere"):
+        found = exported(folder, profile)
+        assert found["topics"]["orders"]["eventgrid"] == {"topic": "orders"}
+        assert (
+            found["subscriptions"]["orders/billing"]["pubsub"]["subscription"] == "orders--billing--49c71bd5"
+        )
+
+
 def test_the_newer_eventbridge_is_left_to_provision() -> None:
     bus = Bus("eventbridge:?region=eu-west-1&api=v2")
     bus.subscribe("orders", "billing", ordered=True)
@@ -379,7 +391,15 @@ def test_the_schema_is_printed_and_is_the_one_in_the_documentation() -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(schema()))
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(
-            {"topology": {"version": 1, "profile": "", "topics": {"orders": {}}, "subscriptions": {}}}
+            {
+                "topology": {
+                    "version": 1,
+                    "profile": "",
+                    "names": "{name}",
+                    "topics": {"orders": {}},
+                    "subscriptions": {},
+                }
+            }
         )
 
 
@@ -389,6 +409,15 @@ def test_a_file_is_written_only_if_it_is_another(folder: Path) -> None:
     done = topology("export", "shop:bus", "--profile", "production", cwd=folder)
     assert f"{TFVARS} is as it was: 2 topics, 3 subscriptions" in done.stderr
     assert (folder / TFVARS).stat().st_mtime_ns == before
+
+
+def test_another_profile_in_the_same_file_is_said(folder: Path) -> None:
+    exported(folder, "google")
+    done = topology("export", "shop:bus", "--profile", "production", cwd=folder)
+    assert f"{TFVARS} was of profile google, and is of profile production now" in done.stderr
+    assert (
+        "was of profile" not in topology("export", "shop:bus", "--profile", "production", cwd=folder).stderr
+    )
 
 
 def test_check_writes_nothing_and_says_what_the_provider_cannot_hold(folder: Path) -> None:
@@ -512,3 +541,13 @@ def test_nothing_declared_is_an_empty_document() -> None:
     found = export(Topology(), Bus("local:")._connections.profile_of(None))
     VALIDATOR.validate(found.document)
     assert found.document["topology"]["profile"] == ""
+
+
+def test_filters_of_numbers_are_a_text() -> None:
+    """Terraform's types hold lists of texts; what is otherwise is handed over as Azure writes it."""
+    native = {"filters": [{"key": "data.total", "operatorType": "NumberInRange", "values": [[1, 2.5]]}]}
+    bus = Bus("local:")
+    bus.subscribe("orders", "billing", native_filter={"eventgrid": native})
+    part = made(bus)["subscriptions"]["orders/billing"]["eventgrid"]
+    assert json.loads(part["native"]) == native
+    assert (part["filters"], part["included_event_types"]) == ([], [])

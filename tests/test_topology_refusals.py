@@ -43,7 +43,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("pubsub", {"backstop": 4}, "a backstop of 4 receives; pubsub allows 5 to 100"),
     ("eventgrid", {"retry": RetryPolicy(attempts=11)}, "has a limit of 11 attempts; eventgrid drops an event after 10"),
     ("eventgrid", {"retry": RetryPolicy(attempts="unlimited")}, "has a limit of unlimited attempts; eventgrid drops"),
-    ("eventbridge", {"retention": 15 * DAY}, "SQS keeps messages for 60 to 1.2096e+06 s (14 days)"),
+    ("eventbridge", {"retention": 15 * DAY}, "SQS keeps messages for 60 to 1209600 s (14 days)"),
     ("eventgrid", {"retention": 8 * DAY}, "a retention of 691200 s; eventgrid allows 60 to 604800 s (7 days)"),
     ("pubsub", {"retention": 599}, "a retention of 599 s; pubsub allows 600 to 2678400 s (31 days)"),
     ("pubsub", {"retention": 32 * DAY}, "pubsub allows 600 to 2678400 s (31 days)"),

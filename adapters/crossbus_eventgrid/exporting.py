@@ -25,16 +25,26 @@ def exported(adapter: EventGridAdapter, declared: Topic | Subscription) -> dict[
     adapter.topic_name(declared.topic)
     settings = settings_of(declared)
     native: dict[str, Any] = json.loads(settings.native) if settings.native else {}
+    is_of_texts = all(_is_of_texts(one) for one in native.get("filters", []))
+    listed = native if is_of_texts else {}
     return {
         "subscription": adapter.subscription_name(declared),
-        "included_event_types": native.get("includedEventTypes", []),
-        "filters": [_snake(one) for one in native.get("filters", [])],
+        "included_event_types": listed.get("includedEventTypes", []),
+        "filters": [_snake(one) for one in listed.get("filters", [])],
+        **({} if is_of_texts else {"native": settings.native}),
         "exact": declared.filter is None,  # Event Grid ignores case, so that a filter is evaluated again
         "retention_seconds": settings.retention,
         "backstop": settings.receives,
         "dead_letter_topic": adapter.topic_name(declared.dead_letter),
         "dead_letter_subscription": DEAD_SUBSCRIPTION,
     }
+
+
+def _is_of_texts(filter: dict[str, Any]) -> bool:
+    """True for a filter as crossbus compiles it. Terraform's types do not hold others beside it, but for a text."""
+    return set(filter) == {"operatorType", "key", "values"} and all(
+        isinstance(one, str) for one in filter["values"]
+    )
 
 
 def _snake(filter: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.interrupts import interrupts
 from crossbus.cli.logs import show_log
 from crossbus.cli.notices import blind, in_memory
-from crossbus.cli.showing import form_of, print_json, print_line, print_table
+from crossbus.cli.showing import console, form_of, print_json, print_line, print_table, table
 from crossbus.cli.topology_export import loaded
 from crossbus.connections import check_capabilities
 from crossbus.errors import ConfigurationError
 from crossbus.exporting.generated import keep_generations, without_generated
 from crossbus.topology import Topology
+from crossbus.urls import URL_PROFILE
 
 if TYPE_CHECKING:
     from crossbus.cli.options import OutputChoice
@@ -80,6 +81,8 @@ async def _provision(bus: Bus, program: str, form: str, *, yes: bool, prune: boo
         steps = await _plan(bus, topology, prune=prune)
         if form != "json":
             _show(steps, form)
+        elif steps and not yes and not dry_run and sys.stdin.isatty():
+            console(stderr=True).print(table(*_table(steps)))  # who is asked sees what about
         try:
             ended = await _carry_out(steps, yes=yes) if steps and not dry_run else ExitCode.OK
         finally:
@@ -109,24 +112,41 @@ async def _plan(bus: Bus, topology: Topology, *, prune: bool) -> list[_Step]:
     return steps
 
 
-def _show(steps: Sequence[_Step], form: str) -> None:
+def _table(steps: Sequence[_Step]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns of a plan, and its rows."""
     several = len({step.adapter.profile.name for step in steps}) > 1
-    rows = [step.row(several=several) for step in steps]
+    return (*_COLUMNS, "profile") if several else _COLUMNS, [step.row(several=several) for step in steps]
+
+
+def _show(steps: Sequence[_Step], form: str) -> None:
+    columns, rows = _table(steps)
     if form == "lines":
         for row in rows:
             print_line(*row)
     elif rows:
-        print_table((*_COLUMNS, "profile") if several else _COLUMNS, rows)
+        print_table(columns, rows)
+
+
+def _question(steps: Sequence[_Step]) -> str:
+    """Say how much would be done, and where."""
+    counts = Counter(step.change.action for step in steps)
+    parts = [f"{counts[one]} to {one}" for one in ("create", "update", "delete") if counts[one]]
+    if counts["delete"]:
+        parts[-1] += " with what is in it"
+    places = {
+        adapter.name if (name := adapter.profile.name) == URL_PROFILE else f"profile {name} ({adapter.name})"
+        for adapter in (step.adapter for step in steps)
+    }
+    return f"{', '.join(parts)}, in {' and '.join(sorted(places))}"
 
 
 async def _carry_out(steps: Sequence[_Step], *, yes: bool) -> ExitCode:
-    counts = Counter(step.change.action for step in steps)
-    said = ", ".join(f"{counts[one]} to {one}" for one in ("create", "update", "delete") if counts[one])
     if not yes:
         sys.stdout.flush()
+        said = _question(steps)
         if not sys.stdin.isatty():
             raise ConfigurationError(
-                f"{said}, and there is nobody to ask: --yes carries it out, --dry-run only shows it"
+                f"{said}: there is nobody to ask; --yes carries it out, --dry-run only shows it"
             )
         if not typer.confirm(f"{said}. Go on?", err=True):
             raise typer.Abort

@@ -16,6 +16,7 @@ from crossbus.adapter import Adapter
 from crossbus.clock import SystemClock
 from crossbus.connections import check_capabilities
 from crossbus.errors import CrossbusError
+from crossbus.names import check_template, template_of
 from crossbus.profiles import Profile
 from crossbus.registry import adapter_class
 from crossbus.topology import Subscription, Topic, Topology
@@ -68,6 +69,7 @@ def export(topology: Topology, profile: Profile, previous: Document | None = Non
     Raises:
         ConfigurationError: The profile itself is wrong.
     """
+    check_template(profile.names, profile.variables, profile.origin)
     return _Exporting(profile, previous).export(topology)
 
 
@@ -86,6 +88,7 @@ class _Exporting:
         document = {
             "version": VERSION,
             "profile": "" if self._profile.name == URL_PROFILE else self._profile.name,
+            "names": template_of(self._profile),
             "topics": {name: self._topic(topic) for name, topic in topics.items()},
             "subscriptions": {str(one): self._subscription(one) for one in subscriptions},
         }
@@ -136,11 +139,16 @@ class _Exporting:
 
 
 def _adapter(name: str, profile: Profile) -> Adapter:
-    """Return an adapter that is connected to nothing: that of the profile, or one that has only its names."""
+    """Return an adapter that is connected to nothing: that of the profile, or one that has only its names.
+
+    A profile may name no place yet: terraform, which reads the document, has still to make it.
+    """
     if name != profile.adapter:
-        target = adapter_class(name).example_target
-        profile = dataclasses.replace(profile, adapter=name, scheme=name, target=target, parameters={})
-    return adapter_class(profile.scheme, profile.origin)(profile, clock=SystemClock())
+        profile = dataclasses.replace(profile, adapter=name, scheme=name, target="", parameters={})
+    adapter = adapter_class(profile.scheme, profile.origin)
+    if not profile.target and "endpoint" not in profile.parameters:
+        profile = dataclasses.replace(profile, target=adapter.example_target)
+    return adapter(profile, clock=SystemClock())
 
 
 def _elsewhere(declared: Topic | Subscription) -> Topic | Subscription:

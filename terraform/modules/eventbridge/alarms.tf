@@ -4,7 +4,7 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   alarm_description   = "Subscription ${each.key} has dead letters. Look with: crossbus dlq summary ${each.key}"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
-  dimensions          = { QueueName = aws_sqs_queue.dead[each.key].name }
+  dimensions          = { QueueName = each.value.dead_letter_queue }
   statistic           = "Maximum"
   period              = 300
   evaluation_periods  = 1
@@ -22,7 +22,7 @@ resource "aws_cloudwatch_metric_alarm" "oldest" {
   alarm_description   = "The oldest event of subscription ${each.key} has waited for more than ${var.alarms.oldest_seconds} s. Look with: crossbus stats"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateAgeOfOldestMessage"
-  dimensions          = { QueueName = aws_sqs_queue.this[each.key].name }
+  dimensions          = { QueueName = each.value.queue }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 5

@@ -61,12 +61,12 @@ resource "aws_cloudwatch_event_rule" "this" {
 # The whole envelope is delivered: by it crossbus tells replays from new events.
 resource "aws_cloudwatch_event_target" "this" {
   for_each       = local.subscriptions
-  rule           = aws_cloudwatch_event_rule.this[each.key].name
-  event_bus_name = aws_cloudwatch_event_rule.this[each.key].event_bus_name
+  rule           = each.value.rule
+  event_bus_name = local.rules[each.key].bus
   target_id      = "crossbus"
-  arn            = aws_sqs_queue.this[each.key].arn
+  arn            = local.queues[each.key].arn
   dead_letter_config {
-    arn = aws_sqs_queue.dead[each.key].arn
+    arn = local.dead_queues[each.key].arn
   }
   # A rule that may not send yet would lose events in silence.
   depends_on = [aws_sqs_queue_policy.this, aws_sqs_queue_policy.dead]
@@ -74,7 +74,7 @@ resource "aws_cloudwatch_event_target" "this" {
 
 check "rules" {
   assert {
-    condition     = alltrue([for count in [for bus in distinct([for one in local.topics : one.bus]) : length([for one in local.subscriptions : one if local.topics[one.topic].bus == bus])] : count <= 300])
-    error_message = "AWS allows 300 rules on one bus (100 in some regions) unless it has raised that: raise the quota of rules per event bus in Service Quotas, or divide the topics over several buses."
+    condition     = alltrue([for count in [for bus in distinct([for one in local.topics : one.bus]) : length([for one in local.subscriptions : one if local.topics[one.topic].bus == bus])] : count <= var.rules_per_bus])
+    error_message = "more than ${var.rules_per_bus} rules are on one bus, which AWS allows only if it has raised your quota: raise the quota of rules per event bus in Service Quotas, or divide the topics over several buses; then set rules_per_bus."
   }
 }

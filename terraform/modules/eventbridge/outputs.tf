@@ -1,20 +1,21 @@
 locals {
-  profile = coalesce(var.profile_name, var.topology.profile, local.adapter)
-  region  = try(split(":", concat(values(local.bus_arns), [for one in aws_sqs_queue.this : one.arn])[0])[3], null)
+  profile  = coalesce(var.profile_name, local.adapter)
+  is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
+  region   = try(split(":", concat(values(local.bus_arns), [for one in local.queues : one.arn])[0])[3], null)
 
   # The name template of the profile that the topology was made for, as its names show it.
   templates = distinct(concat(
     [for name, one in local.topics : replace(one.bus, name, "{name}") if !one.external && !one.shared],
     [for one in local.subscriptions : replace(one.queue, "${one.topic}--${one.name}", "{name}")],
   ))
-  template = try(coalesce(var.topology.names, one([for one in local.templates : one if length(split("{name}", one)) == 2])), "{name}")
+  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
   shared   = try(one(distinct([for one in local.topics : one.bus if one.shared && !one.external])), null)
   archive  = try(one(distinct([for days in values(local.archives) : tostring(days) if days != null])), null)
 
   settings = merge(
-    { url = "eventbridge:" },
-    local.template == "{name}" ? {} : { names = local.template },
-    { for key, value in { region = local.region, bus = local.shared, archive = local.archive } : key => value if value != null },
+    local.is_there ? {} : { url = "eventbridge:" },
+    local.is_there || local.template == "{name}" ? {} : { names = local.template },
+    { for key, value in { region = local.region, bus = local.is_there ? null : local.shared, archive = local.is_there && var.archive_days == null ? null : local.archive } : key => value if value != null },
     var.profile_parameters,
   )
 }
@@ -49,11 +50,11 @@ output "buses" {
 output "queues" {
   description = "By subscription, ARN and URL of its queue and of its dead letter's, and the ARN of its rule."
   value = { for key, one in local.subscriptions : key => {
-    arn      = aws_sqs_queue.this[key].arn
-    url      = aws_sqs_queue.this[key].url
-    dead_arn = aws_sqs_queue.dead[key].arn
-    dead_url = aws_sqs_queue.dead[key].url
-    rule_arn = aws_cloudwatch_event_rule.this[key].arn
+    arn      = local.queues[key].arn
+    url      = local.queues[key].url
+    dead_arn = local.dead_queues[key].arn
+    dead_url = local.dead_queues[key].url
+    rule_arn = local.rules[key].arn
   } }
 }
 
@@ -73,7 +74,7 @@ output "operator_policies" {
 }
 
 output "inspector_policy" {
-  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor."
+  description = "The IAM policy (JSON) of a program that looks whether everything is as declared: when it starts, and with crossbus doctor, which asks for `iam:SimulatePrincipalPolicy` and `iam:GetRole` on its own role besides."
   value       = jsonencode({ Version = "2012-10-17", Statement = local.inspect_statements })
 }
 

@@ -17,6 +17,10 @@ locals {
       buses  = ["events:DescribeArchive", "events:DescribeEventBus", "events:DescribeRule", "events:ListRuleNamesByTarget", "events:ListTargetsByRule"]
       queues = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
     }
+    doctor = {
+      bus      = ["events:ListRules"]
+      own_role = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
+    }
   }
 
   publish_statements = { for name, arn in local.bus_arns : name => [
@@ -24,27 +28,28 @@ locals {
   ] }
   consume_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.permissions.consume.queue, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.permissions.consume.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.queue, Resource = local.queues[key].arn },
+      { Effect = "Allow", Action = local.permissions.consume.dead_letter, Resource = local.dead_queues[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
   operate_statements = { for key, one in local.subscriptions : key => concat(
     [
-      { Effect = "Allow", Action = local.permissions.operate.queue, Resource = aws_sqs_queue.this[key].arn },
-      { Effect = "Allow", Action = local.permissions.operate.dead_letter, Resource = aws_sqs_queue.dead[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.queue, Resource = local.queues[key].arn },
+      { Effect = "Allow", Action = local.permissions.operate.dead_letter, Resource = local.dead_queues[key].arn },
     ],
     [for id in compact([local.keys[key]]) : { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = id } if startswith(id, "arn:")],
   ) }
   inspect_statements = concat(
+    [for arn in distinct(values(local.bus_arns)) : { Effect = "Allow", Action = local.permissions.doctor.bus, Resource = arn }],
     [for resources in [concat(
       values(local.bus_arns),
-      [for one in aws_cloudwatch_event_rule.this : one.arn],
+      [for one in local.rules : one.arn],
       [for one in aws_cloudwatch_event_archive.this : one.arn],
     )] : { Effect = "Allow", Action = local.permissions.inspect.buses, Resource = resources } if length(resources) > 0],
     [for resources in [concat(
-      [for one in aws_sqs_queue.this : one.arn],
-      [for one in aws_sqs_queue.dead : one.arn],
+      [for one in local.queues : one.arn],
+      [for one in local.dead_queues : one.arn],
     )] : { Effect = "Allow", Action = local.permissions.inspect.queues, Resource = resources } if length(resources) > 0],
   )
 
@@ -97,7 +102,8 @@ resource "aws_iam_role_policy" "this" {
       flatten([for name in each.value.publish : local.publish_statements[name]]),
       flatten([for key in each.value.consume : local.consume_statements[key]]),
       flatten([for key in each.value.operate : local.operate_statements[key]]),
-      each.value.inspect ? local.inspect_statements : [],
+      [for one in local.inspect_statements : one if each.value.inspect],
+      [for arn in [aws_iam_role.this[each.key].arn] : { Effect = "Allow", Action = local.permissions.doctor.own_role, Resource = arn } if each.value.inspect],
     )
   })
 }

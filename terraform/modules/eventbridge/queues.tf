@@ -1,6 +1,12 @@
 # The queue of each subscription, and that of its dead letter.
 
 locals {
+  # Terraform reads all of a resource each time that one of it is named: with many subscriptions that takes minutes, and so
+  # each is read once, here.
+  queues      = { for key, one in aws_sqs_queue.this : key => { arn = one.arn, url = one.url } }
+  dead_queues = { for key, one in aws_sqs_queue.dead : key => { arn = one.arn, url = one.url } }
+  rules       = { for key, one in aws_cloudwatch_event_rule.this : key => { arn = one.arn, bus = one.event_bus_name } }
+
   keys = { for key, one in local.subscriptions : key => try(coalesce(one.kms_key, var.kms_key), null) }
 }
 
@@ -13,7 +19,7 @@ resource "aws_sqs_queue" "this" {
   sqs_managed_sse_enabled    = local.keys[each.key] == null ? true : null
   kms_master_key_id          = local.keys[each.key]
   redrive_policy = jsonencode({
-    deadLetterTargetArn = aws_sqs_queue.dead[each.key].arn
+    deadLetterTargetArn = local.dead_queues[each.key].arn
     maxReceiveCount     = each.value.backstop
   })
   tags = var.tags
@@ -33,10 +39,10 @@ resource "aws_sqs_queue" "dead" {
 
 resource "aws_sqs_queue_redrive_allow_policy" "dead" {
   for_each  = var.restrict_dlq_sources ? local.subscriptions : {}
-  queue_url = aws_sqs_queue.dead[each.key].url
+  queue_url = local.dead_queues[each.key].url
   redrive_allow_policy = jsonencode({
     redrivePermission = "byQueue"
-    sourceQueueArns   = [aws_sqs_queue.this[each.key].arn]
+    sourceQueueArns   = [local.queues[each.key].arn]
   })
 }
 
@@ -44,24 +50,24 @@ resource "aws_sqs_queue_redrive_allow_policy" "dead" {
 # deliver goes into the dead letter, for which it needs the same statement.
 resource "aws_sqs_queue_policy" "this" {
   for_each  = local.subscriptions
-  queue_url = aws_sqs_queue.this[each.key].url
+  queue_url = local.queues[each.key].url
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
       {
-        Sid       = "crossbus-${substr(sha256(aws_cloudwatch_event_rule.this[each.key].arn), 0, 16)}"
+        Sid       = "crossbus-${substr(sha256(local.rules[each.key].arn), 0, 16)}"
         Effect    = "Allow"
         Principal = { Service = "events.amazonaws.com" }
         Action    = "sqs:SendMessage"
-        Resource  = aws_sqs_queue.this[each.key].arn
-        Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.this[each.key].arn } }
+        Resource  = local.queues[each.key].arn
+        Condition = { ArnEquals = { "aws:SourceArn" = local.rules[each.key].arn } }
       },
       {
         Sid       = "crossbus-tls-only"
         Effect    = "Deny"
         Principal = "*"
         Action    = "sqs:*"
-        Resource  = aws_sqs_queue.this[each.key].arn
+        Resource  = local.queues[each.key].arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       },
     ]
@@ -70,24 +76,24 @@ resource "aws_sqs_queue_policy" "this" {
 
 resource "aws_sqs_queue_policy" "dead" {
   for_each  = local.subscriptions
-  queue_url = aws_sqs_queue.dead[each.key].url
+  queue_url = local.dead_queues[each.key].url
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
       {
-        Sid       = "crossbus-${substr(sha256(aws_cloudwatch_event_rule.this[each.key].arn), 0, 16)}"
+        Sid       = "crossbus-${substr(sha256(local.rules[each.key].arn), 0, 16)}"
         Effect    = "Allow"
         Principal = { Service = "events.amazonaws.com" }
         Action    = "sqs:SendMessage"
-        Resource  = aws_sqs_queue.dead[each.key].arn
-        Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.this[each.key].arn } }
+        Resource  = local.dead_queues[each.key].arn
+        Condition = { ArnEquals = { "aws:SourceArn" = local.rules[each.key].arn } }
       },
       {
         Sid       = "crossbus-tls-only"
         Effect    = "Deny"
         Principal = "*"
         Action    = "sqs:*"
-        Resource  = aws_sqs_queue.dead[each.key].arn
+        Resource  = local.dead_queues[each.key].arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       },
     ]

@@ -1,6 +1,12 @@
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `eventbridge`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `eventbridge`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
+  default     = null
+}
+
+variable "profile_is_there" {
+  description = "True if crossbus.toml has that profile, with its adapter and names: the output then has only what terraform knows, and is included beside it. Default: whether the topology was exported for it."
+  type        = bool
   default     = null
 }
 
@@ -50,6 +56,12 @@ variable "restrict_dlq_sources" {
   default     = true
 }
 
+variable "rules_per_bus" {
+  description = "How many rules AWS allows on one bus: 300, in some regions 100, unless it has raised your quota. More are a warning."
+  type        = number
+  default     = 300
+}
+
 variable "publisher_accounts" {
   description = "By topic, the AWS accounts that may publish to its bus. AWS wants it here, and `events:PutEvents` in the policy of whoever publishes there."
   type        = map(list(string))
@@ -65,7 +77,7 @@ variable "publisher_accounts" {
 }
 
 variable "access" {
-  description = "By name, roles for programs: to which topics one may publish, which subscriptions it may consume or operate (look at, redrive and purge dead letters), and who may take it on: AWS services, principals of this or another account (with an external id), or identities of another cloud by OpenID Connect, without keys."
+  description = "By name, roles for programs: to which topics one may publish, which subscriptions it may consume or operate (look at, redrive and purge dead letters), whether it may look at all of it when it starts and with crossbus doctor (`inspect`), and who may take it on: AWS services, principals of this or another account (with an external id), or identities of another cloud by OpenID Connect, without keys."
   type = map(object({
     publish     = optional(list(string), [])
     consume     = optional(list(string), [])

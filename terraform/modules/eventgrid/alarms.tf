@@ -17,7 +17,7 @@ resource "azurerm_monitor_metric_alert" "dead_letters" {
     dimension {
       name     = "Topic"
       operator = "Include"
-      values   = [azapi_resource.dead_topic[each.key].name]
+      values   = [each.value.dead_letter_topic]
     }
   }
   dynamic "action" {

@@ -15,7 +15,12 @@ locals {
   }) if one.eventgrid != null }
 
   namespace_id = var.namespace_id == null ? one(azurerm_eventgrid_namespace.this[*].id) : var.namespace_id
-  topic_ids    = { for name, one in local.topics : name => one.external ? "${local.namespace_id}/topics/${one.topic}" : azapi_resource.topic[name].id }
+  topic_ids    = { for name, one in local.topics : name => one.external ? "${local.namespace_id}/topics/${one.topic}" : local.made_topics[name] }
+
+  # Terraform reads all of a resource each time that one of it is named: with many subscriptions that takes minutes, and so
+  # each is read once, here.
+  made_topics = { for name, one in azapi_resource.topic : name => one.id }
+  dead_topics = { for key, one in azapi_resource.dead_topic : key => one.id }
 
   backstop = var.backstop == null ? {} : { deadLetterDestinationWithResourceIdentity = {
     identity = { type = "SystemAssigned" }
@@ -116,7 +121,7 @@ resource "azapi_resource" "dead_subscription" {
   for_each  = local.subscriptions
   type      = "Microsoft.EventGrid/namespaces/topics/eventSubscriptions@${local.api}"
   name      = each.value.dead_letter_subscription
-  parent_id = azapi_resource.dead_topic[each.key].id
+  parent_id = local.dead_topics[each.key]
   body = { properties = {
     eventDeliverySchema = "CloudEventSchemaV1_0"
     deliveryConfiguration = {

@@ -1,18 +1,19 @@
 locals {
-  profile = coalesce(var.profile_name, var.topology.profile, local.adapter)
-  host    = data.azapi_resource.namespace.output.properties.topicsConfiguration.hostname
-  scope   = split("/", local.namespace_id) # "", subscriptions, ID, resourceGroups, NAME, providers, ...
+  profile  = coalesce(var.profile_name, local.adapter)
+  is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
+  host     = data.azapi_resource.namespace.output.properties.topicsConfiguration.hostname
+  scope    = split("/", local.namespace_id) # "", subscriptions, ID, resourceGroups, NAME, providers, ...
 
   # The name template of the profile that the topology was made for, as its names show it.
   templates = distinct(concat(
     [for name, one in local.topics : replace(one.topic, name, "{name}") if !one.external],
     [for key, one in local.subscriptions : replace(one.dead_letter_topic, "${one.topic}--${one.name}--dead", "{name}")],
   ))
-  template = try(coalesce(var.topology.names, one([for one in local.templates : one if length(split("{name}", one)) == 2])), "{name}")
+  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
 
   settings = merge(
-    { url = "eventgrid://${local.host}" },
-    local.template == "{name}" ? {} : { names = local.template },
+    local.is_there ? { target = local.host } : { url = "eventgrid://${local.host}" },
+    local.is_there || local.template == "{name}" ? {} : { names = local.template },
     { subscription_id = local.scope[2], resource_group = local.scope[4] },
     var.backstop == null ? {} : { backstop_storage = var.backstop.storage_account_id, backstop_container = var.backstop.container },
     var.profile_parameters,
@@ -50,7 +51,7 @@ output "subscriptions" {
   description = "By subscription, the resource ids of its event subscription, and of topic and subscription of its dead letter."
   value = { for key, one in local.subscriptions : key => {
     id                       = azapi_resource.subscription[key].id
-    dead_letter_topic        = azapi_resource.dead_topic[key].id
+    dead_letter_topic        = local.dead_topics[key]
     dead_letter_subscription = azapi_resource.dead_subscription[key].id
   } }
 }

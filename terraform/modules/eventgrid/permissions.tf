@@ -22,11 +22,11 @@ locals {
   publish = { for name, id in local.topic_ids : name => [{ at = "topic/${name}", scope = id, role = local.permissions.publish.topic }] }
   consume = { for key, one in local.subscriptions : key => [
     { at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.permissions.consume.topic },
-    { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = local.permissions.consume.dead_letter_topic },
+    { at = "dead/${key}", scope = local.dead_topics[key], role = local.permissions.consume.dead_letter_topic },
   ] }
   operate = { for key, one in local.subscriptions : key => concat(
     [{ at = "topic/${one.topic}", scope = local.topic_ids[one.topic], role = local.permissions.operate.topic }],
-    [for role in local.permissions.operate.dead_letter_topic : { at = "dead/${key}", scope = azapi_resource.dead_topic[key].id, role = role }],
+    [for role in local.permissions.operate.dead_letter_topic : { at = "dead/${key}", scope = local.dead_topics[key], role = role }],
   ) }
   inspect = [{ at = "namespace", scope = local.namespace_id, role = local.permissions.inspect.namespace }]
 

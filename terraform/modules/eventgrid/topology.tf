@@ -6,7 +6,6 @@ variable "topology" {
   type = object({
     version = number
     profile = optional(string, "")
-    names   = optional(string, "")
     topics = optional(map(object({
       external = optional(bool, false)
       refused  = optional(map(string), {})

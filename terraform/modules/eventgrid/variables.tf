@@ -33,8 +33,14 @@ variable "namespace_id" {
 }
 
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `eventgrid`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `eventgrid`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
+  default     = null
+}
+
+variable "profile_is_there" {
+  description = "True if crossbus.toml has that profile, with its adapter and names: the output then has only what terraform knows, and is included beside it. Default: whether the topology was exported for it."
+  type        = bool
   default     = null
 }
 
@@ -60,7 +66,7 @@ variable "backstop" {
 }
 
 variable "access" {
-  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions: object ids of principals of Microsoft Entra, or an identity of another cloud by OpenID Connect, without keys, for which a managed identity is made."
+  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions, and look at all of it when a program starts (`inspect`): object ids of principals of Microsoft Entra, or an identity of another cloud by OpenID Connect, without keys, for which a managed identity is made."
   type = map(object({
     publish       = optional(list(string), [])
     consume       = optional(list(string), [])

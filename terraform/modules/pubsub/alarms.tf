@@ -8,7 +8,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   conditions {
     display_name = "more than ${var.alarms.dead_letters} dead letters"
     condition_threshold {
-      filter          = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.dead[each.key].name}\" AND metric.type = \"pubsub.googleapis.com/subscription/num_undelivered_messages\""
+      filter          = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${local.dead_readers[each.key].name}\" AND metric.type = \"pubsub.googleapis.com/subscription/num_undelivered_messages\""
       comparison      = "COMPARISON_GT"
       threshold_value = var.alarms.dead_letters
       duration        = "0s"
@@ -34,7 +34,7 @@ resource "google_monitoring_alert_policy" "oldest" {
   conditions {
     display_name = "the oldest event has waited for more than ${var.alarms.oldest_seconds} s"
     condition_threshold {
-      filter          = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.this[each.key].name}\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      filter          = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${local.made_generations[each.key].name}\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
       comparison      = "COMPARISON_GT"
       threshold_value = var.alarms.oldest_seconds
       duration        = "300s"

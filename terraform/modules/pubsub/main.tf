@@ -8,7 +8,7 @@ locals {
     short     = reverse(split("/", one.pubsub.topic))[0]
     retention = try(coalesce(var.topic_retention_seconds, one.pubsub.retention_seconds), null)
   }) if one.pubsub != null }
-  topic_ids = { for name, one in local.topics : name => one.external ? "projects/${one.project}/topics/${one.short}" : google_pubsub_topic.this[name].id }
+  topic_ids = { for name, one in local.topics : name => one.external ? "projects/${one.project}/topics/${one.short}" : local.made_topics[name] }
 
   subscriptions = { for key, one in var.topology.subscriptions : key => merge(one, one.pubsub, {
     retention    = try(coalesce(one.pubsub.retention_seconds, one.retention_seconds), 604800) # Pub/Sub's own default, 7 days
@@ -17,12 +17,26 @@ locals {
     dead_short   = reverse(split("/", one.pubsub.dead_letter_topic))[0]
   }) if one.pubsub != null }
 
+  # Terraform reads all of a resource each time that one of it is named: with many subscriptions that takes minutes, and so
+  # each is read once, here.
+  made_topics      = { for name, one in google_pubsub_topic.this : name => one.id }
+  made_generations = { for name, one in google_pubsub_subscription.this : name => { id = one.id, name = one.name, project = one.project } }
+  dead_topics      = { for key, one in google_pubsub_topic.dead : key => { id = one.id, name = one.name } }
+  dead_readers     = { for key, one in google_pubsub_subscription.dead : key => { id = one.id, name = one.name } }
+
   # Pub/Sub cannot change a filter: another one is another subscription, a generation. The older ones stay, with what
   # waits in them, until the topology does not name them any more.
   generations = merge([for key, one in local.subscriptions : merge(
     { for name, filter in one.older_generations : name => { key = key, filter = filter } },
     { (one.subscription) = { key = key, filter = one.filter } },
   )]...)
+}
+
+# When a generation was made. Consumers read a generation and its predecessors, and drop of a predecessor what was published
+# since: the successor has it too. The label is a quarter of an hour late: what is published until the apply is over comes
+# twice rather than never.
+locals {
+  made = lower(formatdate("YYYYMMDD'T'hhmmss'Z'", timeadd(timestamp(), "15m")))
 }
 
 resource "google_pubsub_topic" "this" {
@@ -56,7 +70,7 @@ resource "google_pubsub_subscription" "this" {
     ttl = "" # it never removes itself
   }
   dead_letter_policy {
-    dead_letter_topic     = google_pubsub_topic.dead[each.value.key].id
+    dead_letter_topic     = local.dead_topics[each.value.key].id
     max_delivery_attempts = local.subscriptions[each.value.key].backstop
   }
   lifecycle {
@@ -84,7 +98,7 @@ resource "google_pubsub_subscription" "dead" {
   for_each                   = local.subscriptions
   project                    = startswith(each.value.dead_letter_subscription, "projects/") ? split("/", each.value.dead_letter_subscription)[1] : var.project
   name                       = reverse(split("/", each.value.dead_letter_subscription))[0]
-  topic                      = google_pubsub_topic.dead[each.key].id
+  topic                      = local.dead_topics[each.key].id
   ack_deadline_seconds       = 60
   message_retention_duration = "${coalesce(each.value.dead_letter_retention_seconds, 2678400)}s"
   labels                     = var.labels
@@ -107,16 +121,16 @@ locals {
 
 resource "google_pubsub_topic_iam_member" "service_agent" {
   for_each = local.subscriptions
-  project  = google_pubsub_topic.dead[each.key].project
-  topic    = google_pubsub_topic.dead[each.key].name
+  project  = each.value.dead_project
+  topic    = local.dead_topics[each.key].name
   role     = "roles/pubsub.publisher"
   member   = local.service_agent
 }
 
 resource "google_pubsub_subscription_iam_member" "service_agent" {
   for_each     = local.generations
-  project      = google_pubsub_subscription.this[each.key].project
-  subscription = google_pubsub_subscription.this[each.key].name
+  project      = local.made_generations[each.key].project
+  subscription = local.made_generations[each.key].name
   role         = "roles/pubsub.subscriber"
   member       = local.service_agent
 }

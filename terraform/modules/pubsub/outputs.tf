@@ -1,16 +1,17 @@
 locals {
-  profile = coalesce(var.profile_name, var.topology.profile, local.adapter)
+  profile  = coalesce(var.profile_name, local.adapter)
+  is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
 
   # The name template of the profile that the topology was made for, as its names show it.
   templates = distinct(concat(
     [for name, one in local.topics : replace(one.topic, name, "{name}") if !one.external],
     [for one in local.subscriptions : replace(one.dead_letter_topic, "${one.topic}--${one.name}--dead", "{name}")],
   ))
-  template = try(coalesce(var.topology.names, one([for one in local.templates : one if length(split("{name}", one)) == 2])), "{name}")
+  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
 
   settings = merge(
-    { url = "pubsub:${var.project}" },
-    local.template == "{name}" ? {} : { names = local.template },
+    local.is_there ? { target = var.project } : { url = "pubsub:${var.project}" },
+    local.is_there || local.template == "{name}" ? {} : { names = local.template },
     var.profile_parameters,
   )
 }
@@ -40,9 +41,9 @@ output "topics" {
 output "subscriptions" {
   description = "By subscription, the full names of its generations, and of topic and subscription of its dead letter."
   value = { for key, one in local.subscriptions : key => {
-    generations              = [for name, generation in local.generations : google_pubsub_subscription.this[name].id if generation.key == key]
-    dead_letter_topic        = google_pubsub_topic.dead[key].id
-    dead_letter_subscription = google_pubsub_subscription.dead[key].id
+    generations              = [for name, generation in local.generations : local.made_generations[name].id if generation.key == key]
+    dead_letter_topic        = local.dead_topics[key].id
+    dead_letter_subscription = local.dead_readers[key].id
   } }
 }
 

@@ -14,8 +14,14 @@ variable "project_number" {
 }
 
 variable "profile_name" {
-  description = "What the profile in the output `crossbus_toml` is called. Default: the profile that the topology was exported for, or `pubsub`."
+  description = "What the profile in the output `crossbus_toml` is called. Default: `pubsub`. Where the topology was exported for a profile of this cloud, name that one."
   type        = string
+  default     = null
+}
+
+variable "profile_is_there" {
+  description = "True if crossbus.toml has that profile, with its adapter and names: the output then has only what terraform knows, and is included beside it. Default: whether the topology was exported for it."
+  type        = bool
   default     = null
 }
 
@@ -58,7 +64,7 @@ variable "topic_retention_seconds" {
 }
 
 variable "access" {
-  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions: members (`serviceAccount:...`), roles of an AWS account, or identities of another cloud by OpenID Connect, both without keys. A topic of another project needs the right to change its policy."
+  description = "By name, who may publish to which topics, and consume or operate (look at, redrive and purge dead letters) which subscriptions, and look at all of it when a program starts (`inspect`): members (`serviceAccount:...`), roles of an AWS account, or identities of another cloud by OpenID Connect, both without keys. A topic of another project needs the right to change its policy."
   type = map(object({
     publish = optional(list(string), [])
     consume = optional(list(string), [])

@@ -28,7 +28,7 @@ mock_provider "aws" {
 }
 
 variables {
-  topology          = jsondecode(file("../../examples/eventbridge/small/crossbus.auto.tfvars.json")).topology
+  topology          = jsondecode(file("tests/topology.json")).topology
   max_message_bytes = 262144 # what every release of the provider takes
 }
 
@@ -152,6 +152,17 @@ run "several_topics_on_one_bus_and_one_of_another_account" {
   }
 }
 
+run "a_profile_that_is_there_is_told_where" {
+  variables {
+    profile_name = "production"
+    topology     = merge(jsondecode(file("tests/topology.json")).topology, { profile = "production" })
+  }
+  assert {
+    condition     = output.profile == { region = "eu-west-1" } && strcontains(output.crossbus_toml, "[profiles.production]\n")
+    error_message = "the profile: ${output.crossbus_toml}"
+  }
+}
+
 run "what_eventbridge_cannot_do_is_refused" {
   command = plan
   variables {
@@ -195,11 +206,7 @@ run "a_retention_that_outlives_the_dead_letter_is_warned_of" {
 run "more_rules_than_a_bus_has_are_warned_of" {
   command = plan
   variables {
-    topology = {
-      version       = 1
-      topics        = { orders = { eventbridge = { bus = "orders" } } }
-      subscriptions = { for index in range(301) : "orders/s-${index}" => { topic = "orders", name = "s-${index}", eventbridge = { rule = "s-${index}", queue = "s-${index}", dead_letter_queue = "s-${index}--dead", pattern = "{}" } } }
-    }
+    rules_per_bus = 1
   }
   expect_failures = [check.rules]
 }

@@ -19,7 +19,7 @@ variables {
   resource_group_name = "shop"
   location            = "westeurope"
   namespace           = { name = "shop" }
-  topology            = jsondecode(file("../../examples/eventgrid/small/crossbus.auto.tfvars.json")).topology
+  topology            = jsondecode(file("tests/topology.json")).topology
 }
 
 run "everything_is_made_as_the_program_makes_it" {
@@ -111,6 +111,17 @@ run "a_namespace_that_is_there_and_any_filter" {
   }
   assert {
     condition     = strcontains(output.crossbus_toml, "\nnames = \"prod-{name}\"\n") && strcontains(output.crossbus_toml, "\nresource_group = \"theirs\"\n")
+    error_message = "the profile: ${output.crossbus_toml}"
+  }
+}
+
+run "a_profile_that_is_there_is_told_where" {
+  variables {
+    profile_name = "production"
+    topology     = merge(jsondecode(file("tests/topology.json")).topology, { profile = "production" })
+  }
+  assert {
+    condition     = output.profile == { target = "shop.westeurope-1.eventgrid.azure.net", resource_group = "shop", subscription_id = "1" }
     error_message = "the profile: ${output.crossbus_toml}"
   }
 }

@@ -11,7 +11,7 @@ mock_provider "google" {
 
 variables {
   project  = "my-project"
-  topology = jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology
+  topology = jsondecode(file("tests/topology.json")).topology
 }
 
 run "everything_is_made_as_the_program_makes_it" {
@@ -44,7 +44,7 @@ run "everything_is_made_as_the_program_makes_it" {
     error_message = "Pub/Sub's service agent has both grants"
   }
   assert {
-    condition     = can(regex("^[0-9]{10}$", google_pubsub_subscription.this["payments--books"].labels["crossbus-made"])) && timecmp(timeadd("1970-01-01T00:00:00Z", "${google_pubsub_subscription.this["payments--books"].labels["crossbus-made"] - 900}s"), timestamp()) <= 0 && timecmp(timeadd("1970-01-01T00:00:00Z", "${google_pubsub_subscription.this["payments--books"].labels["crossbus-made"]}s"), timestamp()) > 0
+    condition     = can(regex("^[0-9]{8}t[0-9]{6}z$", google_pubsub_subscription.this["payments--books"].labels["crossbus-made"]))
     error_message = "the label says when it was made: ${google_pubsub_subscription.this["payments--books"].labels["crossbus-made"]}"
   }
   assert {
@@ -102,7 +102,7 @@ run "with_all_that_can_be_chosen" {
 
 run "another_filter_keeps_the_older_generation" {
   variables {
-    topology = merge(jsondecode(file("../../examples/pubsub/small/crossbus.auto.tfvars.json")).topology, {
+    topology = merge(jsondecode(file("tests/topology.json")).topology, {
       subscriptions = {
         "orders/billing" = { topic = "orders", name = "billing", attempts = 5, pubsub = {
           subscription             = "orders--billing--${substr(sha256("attributes.ce-type = \"com.acme.order.paid\""), 0, 8)}"
@@ -158,7 +158,6 @@ run "a_topic_of_another_project_and_order" {
     project_number = "42"
     topology = {
       version = 1
-      names   = "prod-{name}"
       topics  = { theirs = { external = true, pubsub = { topic = "projects/their-project/topics/orders" } } }
       subscriptions = {
         "theirs/billing" = { topic = "theirs", name = "billing", ordered = true, backstop = 7, pubsub = { subscription = "prod-theirs--billing", dead_letter_topic = "prod-theirs--billing--dead", dead_letter_subscription = "prod-theirs--billing--dead" } }
@@ -172,6 +171,19 @@ run "a_topic_of_another_project_and_order" {
   assert {
     condition     = length(data.google_project.this) == 0 && strcontains(output.crossbus_toml, "\nnames = \"prod-{name}\"\n")
     error_message = "no project is looked up, and the profile has the names"
+  }
+}
+
+run "a_profile_that_is_there_is_told_where" {
+  command = plan
+  variables {
+    profile_name       = "production"
+    topology           = merge(jsondecode(file("tests/topology.json")).topology, { profile = "production" })
+    profile_parameters = { impersonate = "shop@my-project.iam.gserviceaccount.com" }
+  }
+  assert {
+    condition     = output.profile == tomap({ target = "my-project", impersonate = "shop@my-project.iam.gserviceaccount.com" }) && strcontains(output.crossbus_toml, "[profiles.production]\n")
+    error_message = "the profile: ${output.crossbus_toml}"
   }
 }
 
