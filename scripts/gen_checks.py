@@ -58,7 +58,8 @@ def page() -> str:
 
 
 def _cells(name: str, check: Check) -> list[str]:
-    mend = check.mend.replace("{provision}", COMMAND).replace("{extra}", "EXTRA")
+    mend = check.mend.replace("{provision} --prune", "`crossbus provision MODULE:BUS --prune`")
+    mend = mend.replace("{provision}", COMMAND).replace("{extra}", "EXTRA")
     if check.terraform:
         mend += f"; terraform: {check.terraform}"
     theirs = " \\*" if check.theirs and check.about != "profile" else ""

@@ -261,7 +261,7 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
     with eventbridge_harness.world(eventbridge_harness.server()) as aws:
         world = World("eventbridge", aws.url("cli", networked=True), dict(aws.env))
         write(tmp_path, world)
-        aws.proxy("cli").delay(0.1)  # so that the rest of the changes takes seconds
+        aws.proxy("cli").delay(0.05)
 
         def made() -> int:
             return aws.server.counts(aws.key("cli")).get("CreateEventBus", 0)
@@ -273,6 +273,9 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_run_again(
                 assert time.monotonic() < end
                 assert process.poll() is None
                 time.sleep(0.02)
+            aws.proxy("cli").delay(
+                0.5
+            )  # the rest of the changes takes long enough to come between, on any machine
             process.send_signal(number)
             _, errors = process.communicate(timeout=LIMIT)
         if number != signal.SIGKILL:

@@ -11,7 +11,8 @@ from typing import Any
 import boto3
 import pytest
 from tests.doctoring import Bad, Moved, bad, examined, of, topology_of
-from tests.eventbridge_harness import REGION, World, server, world
+from tests.eventbridge_harness import REGION, World, environment, server, world
+from tests.moto_world import moto_server
 from tests.support import run
 
 from crossbus import RetryPolicy, any_, exact
@@ -463,6 +464,44 @@ def test_the_newer_api_is_examined_by_the_same_frame(aws: World, name: str) -> N
         for one in buses.get_paginator("list_subscribers").paginate().search("Subscribers[]")
         if one["Name"] == shop.queue
     )
-    buses.delete_subscriber(SubscriberArn=subscriber["SubscriberArn"])
+    arn = subscriber["SubscriberArn"]
+    buses.update_subscriber(SubscriberArn=arn, State="STOPPED")
+    assert bad(examined(url, shop.subscription)) == shop.wrong("subscriber-delivers")
+    buses.update_subscriber(SubscriberArn=arn, State="RUNNING")
+    narrowed = shop.subscription.replace(filter=exact(type="another"))
+    assert bad(examined(url, narrowed)) == shop.wrong("subscriber-settings")
+    buses.delete_subscriber(SubscriberArn=arn)
     buses.close()
     assert bad(examined(url, shop.subscription)) == shop.wrong("subscriber")
+
+
+def test_moto_s_own_iam_refuses_and_the_permission_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a recorded answer: a user whose policy lacks one action of those that looking needs."""
+    actions = ["events:Describe*", "events:List*", "sqs:GetQueueUrl", "sqs:ListQueues"]
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+    monkeypatch.setenv(
+        "INITIAL_NO_AUTH_ACTION_COUNT", "5"
+    )  # so many are answered to anybody, and then IAM is asked
+    with moto_server() as guarded:
+        session = boto3.Session("AKIAROOT", "secret", region_name=REGION)
+        iam, events, sqs = (session.client(one, endpoint_url=guarded.url) for one in ("iam", "events", "sqs"))
+        iam.create_user(UserName="shop")
+        iam.put_user_policy(UserName="shop", PolicyName="p", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName="shop")["AccessKey"]
+        events.create_event_bus(Name=name)
+        sqs.create_queue(QueueName=f"{name}--billing")
+        for one in (iam, events, sqs):
+            one.close()
+        with environment(
+            {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        ):
+            found = examined(
+                f"eventbridge:?region={REGION}&endpoint={guarded.url}",
+                Subscription(topic=Topic(name), name="billing"),
+            )
+    permissions = ("publish-permitted", "consume-permitted", "dead-letter-permitted")
+    assert bad(found, *permissions) == [Bad("unknown", f"{name}/billing", "looked")]
+    assert "grant sqs:GetQueueAttributes to the identity" in of(found, "looked").text
+    assert of(found, "bus").state == "ok"

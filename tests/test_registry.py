@@ -122,6 +122,13 @@ def test_an_adapter_can_say_that_its_sdk_is_missing_when_it_opens() -> None:
     )
 
 
+def test_a_missing_namespace_is_not_called_a_module() -> None:
+    error = not_installed("pubsub", ModuleNotFoundError("No module named 'google'", name="google"))
+    assert str(error) == (
+        "the pubsub adapter needs Google's SDK, which is not installed: pip install 'crossbus[gcp]'"
+    )
+
+
 def test_crossbus_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     assert message("local") == (

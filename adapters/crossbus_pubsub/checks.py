@@ -154,7 +154,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         "subscription",
         "no older generation of a changed filter is left",
         "consumers read it too, and what is published goes into both: it is paid for twice",
-        "crossbus provision --prune, with the program and profile, once what waits in it was handled",
+        "{provision} --prune, once what waits in it was handled",
         _EMULATOR,
         state="warning",
         terraform="module pubsub, variable topology: older_generations",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import os
 from collections.abc import (
@@ -39,7 +38,7 @@ from crossbus.portable import check_portable, check_provider
 from crossbus.processing import Processor
 from crossbus.publishing import Publisher, Receipt
 from crossbus.publishing_many import publish_all
-from crossbus.running import Runner
+from crossbus.running import Runner, call_hook
 from crossbus.subscriptions import SubscriptionHandle
 from crossbus.telemetry.making import Telemetries
 from crossbus.telemetry.options import TelemetryOptions
@@ -173,7 +172,7 @@ class Bus(Declarations):
             await self._connections.open_default()
             await self._ensure()
             for hook in self._start_hooks:
-                await _call_hook(hook, self)
+                await call_hook(hook, self)
         except BaseException:
             self._is_open = False
             await self._disconnect()
@@ -197,7 +196,7 @@ class Bus(Declarations):
             await self._runner.stop(self.drain_limit)  # handlers may publish while they end
             for hook in self._stop_hooks:
                 try:
-                    await _call_hook(hook, self)
+                    await call_hook(hook, self)
                 except Exception as error:
                     logger.exception("a stop hook failed")
                     failed = failed or error
@@ -484,12 +483,6 @@ async def _publish_layer(
     middleware: PublishMiddleware, call_next: Callable[[Event], Awaitable[Receipt]], event: Event
 ) -> Receipt:
     return await middleware(event, call_next)
-
-
-async def _call_hook(hook: Callable[[Bus], Any], bus: Bus) -> None:
-    answer = hook(bus)
-    if inspect.isawaitable(answer):
-        await answer
 
 
 def _unchecked(event: Event) -> None:

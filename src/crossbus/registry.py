@@ -93,9 +93,9 @@ def not_installed(scheme: str, error: ModuleNotFoundError, origin: str = "") -> 
     remedy = f"install the package that has {error.name!r}"
     if extra is not None:
         remedy = f"pip install 'crossbus[{extra}]'" if extra else "pip install --force-reinstall crossbus"
-    return AdapterNotInstalled(
-        f"{prefix}the {scheme} adapter needs the module {error.name!r}, which is not installed: {remedy}"
-    )
+    # Of Google's packages only the namespace that they share may be what is missing, which is no package.
+    what = f"the module {error.name!r}" if error.name != "google" else "Google's SDK"
+    return AdapterNotInstalled(f"{prefix}the {scheme} adapter needs {what}, which is not installed: {remedy}")
 
 
 def _unknown(scheme: str, prefix: str) -> ConfigurationError:

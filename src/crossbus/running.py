@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
     from crossbus.bus import Bus
     from crossbus.health import Health
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "call_hook"]
 
 logger = logging.getLogger("crossbus")
 
 being_imported: str | None = None
 """The module that `crossbus run` is importing just now: one that consumes by itself would never end being imported."""
+
+
+async def call_hook(hook: Callable[[Bus], Any], bus: Bus) -> None:
+    """Call a start or stop hook, and wait for what it does."""
+    answer = hook(bus)
+    if inspect.isawaitable(answer):
+        await answer
 
 
 class Runner:

@@ -55,7 +55,8 @@ __all__ = [
 ]
 
 _encode = msgspec.json.Encoder().encode
-_COLUMNS = ("id", "given up", "reason", "attempts", "type", "event", "error")
+_COLUMNS = ("given up", "reason", "attempts", "type", "event", "error")
+"""Of a table. Lines begin with the dead letter's own id, which some providers make long."""
 _ROWS = 1000
 """The most rows of one table: what is longer becomes several."""
 
@@ -157,14 +158,14 @@ def list_letters(where: str, which: Which, output: OutputChoice | None, **connec
                 elif form == "lines":
                     print_line(*_row(letter))
                 else:
-                    rows.append(_row(letter))
+                    rows.append(_cells(letter))
                     if len(rows) == _ROWS:
-                        print_table(_COLUMNS, rows, right=(3,))
+                        print_table(_COLUMNS, rows, right=(2,))
                         rows.clear()
             if not letters.reached_all(tally):
                 say_more(letters)
         if rows:
-            print_table(_COLUMNS, rows, right=(3,))
+            print_table(_COLUMNS, rows, right=(2,))
         if not count:
             note(f"{where} has no dead letters{_such(which)}")
         return ExitCode.OK
@@ -187,6 +188,12 @@ def _row(letter: DeadLetter) -> tuple[object, ...]:
         None if event is None else event.id,
         letter.error,
     )
+
+
+def _cells(letter: DeadLetter) -> tuple[object, ...]:
+    """Return a row of a table: what `show` and others take stands under `event`."""
+    id, given_up, reason, attempts, type, event, error = _row(letter)
+    return given_up, reason, attempts, type, event or id, error
 
 
 # --- show -----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     OK = 0
     """All of it was done."""
     FAILED = 1
-    """Part of it was not: an event was not published, a case failed, the program that `run` started failed."""
+    """Part of it was not: an event was not published, a case failed, topologies differ, the program of `run` failed."""
     USAGE = 2
     """Nothing more could be done: usage, configuration, declarations, or the provider refused."""
     INTERNAL = 3

@@ -17,7 +17,7 @@ from crossbus.cli.exits import UserCodeError
 from crossbus.errors import ConfigurationError, CrossbusError, nearest
 from crossbus.sync import SyncBus
 
-__all__ = ["load_bus"]
+__all__ = ["load_bus", "raised_by_hook"]
 
 
 def load_bus(program: str) -> Bus | SyncBus:
@@ -41,6 +41,18 @@ def load_bus(program: str) -> Bus | SyncBus:
         f"{program!r} is of type {type(found).__name__}, no Bus; name a Bus, or a function without parameters that "
         f"returns one{_buses_hint(module)}"
     )
+
+
+def raised_by_hook(error: BaseException) -> UserCodeError | None:
+    """Return what is said of an error that a start or stop hook of the program raised; None if another did."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not running.call_hook.__code__:
+        trace = trace.tb_next
+    if trace is None or trace.tb_next is None:
+        return None
+    frames = _from_user_code(trace.tb_next)
+    hook = f" {frames[0].name}()" if frames else ""
+    return _with_report(error, frames, f"the program's hook{hook} failed: {_shortly(error)}")
 
 
 def _check_spelling(program: str, module: str) -> None:
@@ -140,6 +152,10 @@ def _users(error: BaseException, message: str) -> Exception:
         where = next((frame for frame in reversed(frames) if not _ours(frame.filename)), None)
         at = f" ({where.filename}, line {where.lineno})" if where is not None else ""
         return type(error)(f"{error}{at}") if type(error).__init__ is Exception.__init__ else error
+    return _with_report(error, frames, message)
+
+
+def _with_report(error: BaseException, frames: list[traceback.FrameSummary], message: str) -> UserCodeError:
     report = traceback.TracebackException.from_exception(error)
     report.stack = traceback.StackSummary.from_list(frames)
     return UserCodeError(message, "".join(report.format()))

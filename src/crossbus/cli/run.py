@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from crossbus.bus import Bus
 from crossbus.cli.control import Steering, beside
 from crossbus.cli.exits import ExitCode, note
-from crossbus.cli.loading import load_bus
+from crossbus.cli.loading import load_bus, raised_by_hook
 from crossbus.cli.logs import show_log
 from crossbus.cli.notices import only_here
-from crossbus.errors import ConfigurationError, DeclarationError
+from crossbus.errors import ConfigurationError, CrossbusError, DeclarationError
 from crossbus.probes import listening, parse_address
 from crossbus.sync import SyncBus
 from crossbus.telemetry.setting_up import set_up
@@ -116,6 +116,10 @@ def consume(program: str, bus: Bus | SyncBus, *, trace: bool) -> None:
             bus.run()
         else:
             asyncio.run(bus.run())
+    except CrossbusError:  # says what is wrong by itself
+        raise
+    except Exception as error:
+        raise raised_by_hook(error) or error from error
     finally:
         end_telemetry()
 

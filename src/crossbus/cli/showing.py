@@ -36,8 +36,11 @@ __all__ = [
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_WHOLE = frozenset({"given up", "first", "last", "attempts", "count"})
+_TIMES = frozenset({"given up", "first", "last"})
+_WHOLE = _TIMES | {"attempts", "count"}
 """The columns that are never broken over lines."""
+_NARROW = 100
+"""Columns of a terminal below which a table's times leave out the year, and say the zone in the head."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,15 +64,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    short = {number for number, name in enumerate(columns) if name in _TIMES and console().width < _NARROW}
     for number, name in enumerate(columns):
         made.add_column(
-            name,
+            f"{name} (UTC)" if number in short else name,
             justify="right" if number in right else "left",
             overflow="fold",
             no_wrap=name in _WHOLE,
         )
     for row in rows:
-        made.add_row(*map(_cell, row))
+        cells = [_cell(value) for value in row]
+        made.add_row(*(cell[5:].rstrip("Z") if n in short else cell for n, cell in enumerate(cells)))
     return made
 
 

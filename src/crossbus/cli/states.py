@@ -30,8 +30,10 @@ class State:
     def text(self) -> str | None:
         """Say it in a few words; None if nothing is known."""
         parts = ["paused for all"] if self.paused else []
-        # What was paused by a breaker says so, and why.
+        # What was paused by a breaker says so, and why. Consumers that are kept from it run, and have nothing to do.
         counted = Counter(one["why"] or one["state"] for one in self.consumers)
+        if self.paused:
+            del counted["running"]
         parts += [f"{count} {state}" for state, count in counted.most_common()]
         return ", ".join(parts) or None
 

@@ -16,7 +16,7 @@ from crossbus.cli.notices import blind, in_memory
 from crossbus.cli.showing import one_line, print_json
 from crossbus.cli.topology_export import exported, loaded
 from crossbus.connections import check_capabilities
-from crossbus.errors import ConfigurationError, PermissionDenied
+from crossbus.errors import ConfigurationError, PermissionDenied, UnsupportedError
 from crossbus.exporting import Document
 from crossbus.exporting.differences import Difference, differences
 from crossbus.exporting.files import read
@@ -103,7 +103,7 @@ async def _too_much(adapter: Adapter, part: Topology) -> list[Difference]:
     """Return what pruning would delete; if that may not be looked up, that it is unknown."""
     try:
         steps = await guarded(adapter, adapter.plan(part, prune=True))
-    except (PermissionDenied, ConfigurationError) as error:
+    except (PermissionDenied, ConfigurationError, UnsupportedError) as error:
         detail = f"whether there is more than is declared cannot be seen: {error}"
         return [Difference("unknown", "topology", "", detail=detail)]
     detail = "made by crossbus, and declared no more"
