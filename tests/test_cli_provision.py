@@ -13,53 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests import eventbridge_harness
 from tests.cli_here import here
+from tests.declared import PROGRAM, alone, in_world, write
 from tests.server_process import Server
 from tests.support import run
 from tests.test_cli import LIMIT, environment, refused
 from tests.test_cli_dlq import WORLDS, World
 
 from crossbus import Bus, Event, exact
-from crossbus.event import new_id
 from crossbus.topology import Topology
-
-PROGRAM = """
-from crossbus import Bus, exact, prefix
-bus = Bus()
-TOPIC = {topic!r}
-bus.topic(TOPIC + "-more")
-bus.subscribe(TOPIC, "billing", filter={filter}, lease={lease})
-bus.subscribe(TOPIC, "audit", lease={lease})
-"""
-REGIONS = iter(("us-west-2", "eu-north-1", "ap-south-1", "sa-east-1", "ca-central-1", "eu-west-3"))
-"""No other test makes anything there."""
-FILTER = 'exact(type="com.acme.a")'
-
-
-def write(folder: Path, world: World, text: str = PROGRAM, filter: str = FILTER) -> None:
-    made = text.format(topic=world.topic, filter=filter, lease=world.lease)
-    (folder / "shop.py").write_text(made)
-
-
-@contextmanager
-def alone(kind: str, folder: Path) -> Iterator[World]:
-    """A world in which nobody else has anything that could be pruned, and the program in the folder."""
-    with WORLDS[kind](folder) as made:
-        made.url = re.sub(r"^pubsub:[^?]+", f"pubsub:alone-{new_id()[:8].lower()}", made.url)
-        if kind == "eventbridge":
-            made.url = re.sub(r"region=[^&]+", f"region={next(REGIONS)}", made.url)
-        write(folder, made)
-        yield made
-
-
-def in_world(world: World, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `World.crossbus`, without a process of its own."""
-    return here(*words, cwd=cwd, CROSSBUS_URL=world.url, **world.environment)
 
 
 @pytest.fixture(params=list(WORLDS))

@@ -253,7 +253,11 @@ def test_an_external_subscription_is_only_looked_at_for_what_loses_events(aws: W
     shop.set(shop.queue, VisibilityTimeout="30")
     shop.pattern()
     theirs = shop.subscription.replace(external=True, on_mismatch="drop")
-    assert bad(examined(shop.url(), theirs)) == []
+    found = examined(shop.url(), theirs)
+    assert bad(found) == []
+    listed = {one.check for one in found}
+    assert {"queue", "queue-policy", "message-size"} <= listed
+    assert not {"lease", "pattern", "backstop"} & listed, "what was not looked at is not called well"
     shop.set(shop.queue, Policy="")
     found = examined(shop.url(), theirs)
     assert bad(found) == shop.wrong("queue-policy")
@@ -336,6 +340,10 @@ def test_what_iam_may_not_be_asked_is_unknown_and_says_what_it_needs(aws: World,
     line = of(found, "consume-permitted")
     assert line.text.startswith("it needs iam:SimulatePrincipalPolicy")
     assert "run it as somebody who has it" in line.mend
+    audits = [Subscription(topic=shop.subscription.topic, name=f"audit-{number}") for number in range(5)]
+    examined(shop.url(), shop.subscription, *audits)
+    asked = aws.server.counts(aws.key(shop.profile))["SimulatePrincipalPolicy"]
+    assert asked <= 3 + 4, "who is refused once does not ask for each of 13"
 
 
 @pytest.mark.parametrize(

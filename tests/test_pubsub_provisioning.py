@@ -528,8 +528,9 @@ def test_a_permission_to_look_that_is_missing_is_no_failure(emulator: Emulator) 
 
 @pytest.mark.parametrize(
     ("label", "made"),
-    [("1764170100", 1_764_170_100.0), ("20251126t151500z", 1_764_170_100.0), ("yesterday", 0.0), (None, 0.0)],
+    [("1795705200", 1795705200.0), ("20261126t151500z", 1795706100.0), ("", 0.0), ("yesterday", 0.0)],
 )
-def test_the_label_of_when_it_was_made_may_be_terraforms(label: str | None, made: float) -> None:
-    labels = {} if label is None else {MADE: label}
-    assert made_of(SimpleNamespace(labels=labels)) == made
+def test_the_label_of_a_generation_is_read_from_the_program_and_from_terraform(
+    label: str, made: float
+) -> None:
+    assert made_of(SimpleNamespace(labels={MADE: label} if label else {})) == made

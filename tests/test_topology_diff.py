@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.cli_here import here
+from tests.declared import PROGRAM, alone, in_world, write
 from tests.test_cli import refused
 from tests.test_cli_dlq import World
-from tests.test_cli_provision import PROGRAM, alone, in_world, write
 from tests.test_topology_export import CONFIG, topology
 from tests.test_topology_export import PROGRAM as SHOP
 

@@ -82,7 +82,7 @@ def made(bus: Bus) -> dict[str, Any]:
 
 def test_the_document_has_the_names_and_filters_of_each_provider(folder: Path) -> None:
     found = exported(folder)
-    assert (found["version"], found["profile"]) == (1, "production")
+    assert (found["version"], found["profile"], found["names"]) == (1, "production", "prod-{name}")
     assert found["topics"]["orders"] == {
         "external": False,
         "eventbridge": {"bus": "prod-orders", "shared": False, "archive_days": None},
@@ -391,7 +391,15 @@ def test_the_schema_is_printed_and_is_the_one_in_the_documentation() -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(schema()))
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(
-            {"topology": {"version": 1, "profile": "", "topics": {"orders": {}}, "subscriptions": {}}}
+            {
+                "topology": {
+                    "version": 1,
+                    "profile": "",
+                    "names": "{name}",
+                    "topics": {"orders": {}},
+                    "subscriptions": {},
+                }
+            }
         )
 
 
@@ -401,6 +409,15 @@ def test_a_file_is_written_only_if_it_is_another(folder: Path) -> None:
     done = topology("export", "shop:bus", "--profile", "production", cwd=folder)
     assert f"{TFVARS} is as it was: 2 topics, 3 subscriptions" in done.stderr
     assert (folder / TFVARS).stat().st_mtime_ns == before
+
+
+def test_another_profile_in_the_same_file_is_said(folder: Path) -> None:
+    exported(folder, "google")
+    done = topology("export", "shop:bus", "--profile", "production", cwd=folder)
+    assert f"{TFVARS} was of profile google, and is of profile production now" in done.stderr
+    assert (
+        "was of profile" not in topology("export", "shop:bus", "--profile", "production", cwd=folder).stderr
+    )
 
 
 def test_check_writes_nothing_and_says_what_the_provider_cannot_hold(folder: Path) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.declared import alone
 from tests.support import run
 from tests.test_cli_dlq import World
-from tests.test_cli_provision import alone
 
 from crossbus import Bus, exact, prefix
 from crossbus.exporting import export

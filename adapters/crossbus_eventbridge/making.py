@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from crossbus.errors import Conflict, ErrorCode, NotFound, provider_error
+from crossbus.names import template_of
 from crossbus_eventbridge import policies
 from crossbus_eventbridge.filters import pattern_of, text_of
 from crossbus_eventbridge.naming import Queue
@@ -48,10 +49,7 @@ TEMPORARY_SECONDS: Final = 86_400
 
 def tags_of(adapter: EventBridgeAdapter) -> dict[str, str]:
     """Return the tags by which pruning knows what this profile made."""
-    profile = adapter.profile
-    template = profile.names
-    for name, value in profile.variables.items():
-        template = template.replace(f"{{{name}}}", value)
+    template = template_of(adapter.profile)
     return {MADE: template.replace("{name}", "@")}  # AWS allows few signs in a tag
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from crossbus.checks import Result
-from crossbus.errors import ProviderError
+from crossbus.errors import PermissionDenied, ProviderError
 from crossbus_eventbridge.errors import aws_code
 from crossbus_eventbridge.naming import Arn, Queue, bus_name
 
@@ -57,6 +57,8 @@ class _Asking:
         self._partition = identity.arn.split(":")[1]
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._principal: str | None = None
+        self._unknown = ""
+        """Why IAM may not be asked, once it said so: it would say so each time."""
 
     def bus(self, topic: Topic) -> str:
         """Return the ARN of a topic's bus."""
@@ -75,8 +77,13 @@ class _Asking:
     async def about(self, check: str, name: str, actions: Sequence[str], resource: str) -> Result:
         """Ask for actions on one resource."""
         async with self._room:
+            if self._unknown:
+                return Result(check, "unknown", self._unknown, name)
             try:
                 denied = await self._denied(actions, resource)
+            except PermissionDenied as error:
+                self._unknown = _unknown(error, self._identity.arn)
+                return Result(check, "unknown", self._unknown, name)
             except ProviderError as error:
                 return Result(check, "unknown", _unknown(error, self._identity.arn), name)
         if not denied:

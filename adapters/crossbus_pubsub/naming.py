@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from crossbus.errors import ConfigurationError
-from crossbus.names import resource_name, subscription_resource
+from crossbus.names import resource_name, subscription_resource, template_of
 from crossbus.profiles import Profile
 from crossbus.topology import Subscription, Topic
 
@@ -44,9 +44,7 @@ class Names:
     @property
     def mark(self) -> str:
         """The name template, filled in but for the name, as a label can hold it: what cannot be one is hashed."""
-        template = self.profile.names
-        for name, value in self.profile.variables.items():
-            template = template.replace(f"{{{name}}}", value)
+        template = template_of(self.profile)
         mark = template.replace("{name}", "_")
         return mark if _LABEL.match(mark) else hashlib.sha256(template.encode()).hexdigest()[:16]
 

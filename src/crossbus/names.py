@@ -34,6 +34,7 @@ __all__ = [
     "resource_name",
     "shorten",
     "subscription_resource",
+    "template_of",
 ]
 
 HASH_LENGTH: Final = 8
@@ -128,6 +129,11 @@ def shorten(full: str, max_length: int) -> str:
 
     digest = hashlib.sha256(full.encode()).hexdigest()[:HASH_LENGTH]
     return f"{full[: max_length - HASH_LENGTH - 1].rstrip('-')}-{digest}"
+
+
+def template_of(profile: Profile) -> str:
+    """Return the profile's name template with its variables filled in: ``prod-{name}``."""
+    return _fill(profile.names, "{name}", profile.variables)
 
 
 def check_template(template: str, variables: Mapping[str, str], origin: str) -> None:

@@ -39,8 +39,11 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _TIMES = frozenset({"given up", "first", "last"})
 _WHOLE = _TIMES | {"attempts", "count"}
 """The columns that are never broken over lines."""
+_SHORT = len("11-26 03:00:00")
 _NARROW = 100
 """Columns of a terminal below which a table's times leave out the year, and say the zone in the head."""
+_ROOM = 10
+"""Columns of a terminal beside the heads of a table: what is less is too narrow for whole heads."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,11 +66,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    short = {number for number, name in enumerate(columns) if name in _TIMES and console().width < _NARROW}
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    width = console().width
+    short = {number for number, name in enumerate(columns) if name in _TIMES and width < _NARROW}
+    heads = [f"{name} (UTC)" if number in short else name for number, name in enumerate(columns)]
+    # Heads are broken only where they would leave too little to the cells, which would be cut off then.
+    least = sum(max(len(head), _SHORT if n in short else 0) + 2 for n, head in enumerate(heads))
+    fits = least + _ROOM <= width
     for number, name in enumerate(columns):
         made.add_column(
-            f"{name} (UTC)" if number in short else name,
+            heads[number],
+            min_width=len(heads[number]) if fits else None,
             justify="right" if number in right else "left",
             overflow="fold",
             no_wrap=name in _WHOLE,

@@ -54,6 +54,9 @@ def export_topology(
     else:
         changed = write(file, text)
         note(f"{file} {'is written' if changed else 'is as it was'}: {_counts(found.document)}")
+        was, now = (_profile_of(one) for one in (before or found.document, found.document))
+        if previous is None and was != now:
+            note(f"{file} was of {was}, and is of {now} now: names of resources may be others")
         for line in keep_generations(bus._configuration, _generations(found)):
             note(line)
     for sentence in _sentences(found):
@@ -131,6 +134,11 @@ def _text(found: Export, form: str) -> str:
 
         return as_mermaid(found.document, found.provider)
     return as_yaml(found.document) if form == "yaml" else as_json(found.document)
+
+
+def _profile_of(document: Document) -> str:
+    name = document["topology"].get("profile")
+    return f"profile {name}" if name else "a connection by URL"
 
 
 def _counts(document: Document) -> str:

@@ -41,7 +41,7 @@ def differences(before: Document, after: Document) -> list[Difference]:
     one, other = before["topology"], after["topology"]
     found = [
         Difference("changed", "topology", "", name, one.get(name), other.get(name))
-        for name in ("profile",)
+        for name in ("profile", "names")
         if one.get(name) != other.get(name)
     ]
     found += _of("topic", one["topics"], other["topics"])

@@ -16,6 +16,7 @@ from crossbus.adapter import Adapter
 from crossbus.clock import SystemClock
 from crossbus.connections import check_capabilities
 from crossbus.errors import CrossbusError
+from crossbus.names import check_template, template_of
 from crossbus.profiles import Profile
 from crossbus.registry import adapter_class
 from crossbus.topology import Subscription, Topic, Topology
@@ -68,6 +69,7 @@ def export(topology: Topology, profile: Profile, previous: Document | None = Non
     Raises:
         ConfigurationError: The profile itself is wrong.
     """
+    check_template(profile.names, profile.variables, profile.origin)
     return _Exporting(profile, previous).export(topology)
 
 
@@ -86,6 +88,7 @@ class _Exporting:
         document = {
             "version": VERSION,
             "profile": "" if self._profile.name == URL_PROFILE else self._profile.name,
+            "names": template_of(self._profile),
             "topics": {name: self._topic(topic) for name, topic in topics.items()},
             "subscriptions": {str(one): self._subscription(one) for one in subscriptions},
         }
