@@ -87,6 +87,7 @@ run "a_namespace_that_is_there_and_any_filter" {
     namespace_id = "/subscriptions/2/resourceGroups/theirs/providers/Microsoft.EventGrid/namespaces/theirs"
     topology = {
       version = 1
+      names   = "prod-{name}"
       topics  = { orders = { external = true, eventgrid = { topic = "their-orders" } } }
       subscriptions = {
         "orders/billing" = { topic = "orders", name = "billing", attempts = 3, backstop = 7, retention_seconds = 93784, eventgrid = {

@@ -158,6 +158,7 @@ run "a_topic_of_another_project_and_order" {
     project_number = "42"
     topology = {
       version = 1
+      names   = "prod-{name}"
       topics  = { theirs = { external = true, pubsub = { topic = "projects/their-project/topics/orders" } } }
       subscriptions = {
         "theirs/billing" = { topic = "theirs", name = "billing", ordered = true, backstop = 7, pubsub = { subscription = "prod-theirs--billing", dead_letter_topic = "prod-theirs--billing--dead", dead_letter_subscription = "prod-theirs--billing--dead" } }
