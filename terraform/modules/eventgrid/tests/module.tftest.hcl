@@ -162,3 +162,14 @@ run "a_namespace_that_is_too_large_is_refused" {
   }
   expect_failures = [var.namespace]
 }
+
+run "nothing_declared_is_nothing_made" {
+  command = plan
+  variables {
+    topology = { version = 1 }
+  }
+  assert {
+    condition     = length(azapi_resource.subscription) == 0
+    error_message = "nothing"
+  }
+}

@@ -195,3 +195,14 @@ run "topics_are_not_opened_to_everybody" {
   }
   expect_failures = [var.access]
 }
+
+run "nothing_declared_is_nothing_made" {
+  command = plan
+  variables {
+    topology = { version = 1 }
+  }
+  assert {
+    condition     = length(google_pubsub_subscription.this) == 0
+    error_message = "nothing"
+  }
+}
