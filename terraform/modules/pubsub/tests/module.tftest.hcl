@@ -170,6 +170,10 @@ run "a_topic_of_another_project_and_order" {
     error_message = "the subscription is on their topic, in order"
   }
   assert {
+    condition     = !strcontains(jsonencode(output.inspector_roles), "their-project") && strcontains(jsonencode(output.publisher_roles), "their-project")
+    error_message = "nothing of theirs is granted unless it is asked for"
+  }
+  assert {
     condition     = length(data.google_project.this) == 0 && strcontains(output.crossbus_toml, "\nnames = \"prod-{name}\"\n")
     error_message = "no project is looked up, and the profile has the names"
   }
