@@ -26,7 +26,6 @@ from tests.terraform_world import (
     terraform,
 )
 
-pytestmark = needs_terraform
 PLAN = """
 mock_provider "aws" {
   mock_resource "aws_cloudwatch_event_bus" {
@@ -66,6 +65,7 @@ def stubbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
         yield made
 
 
+@needs_terraform
 def test_layout(stubbed: Terraform) -> None:
     stubbed.ok("", "fmt", "-check", "-recursive", "-diff", "-no-color", ".")
 
@@ -75,6 +75,7 @@ def test_the_topology_is_the_same_in_all_modules() -> None:
     assert len(texts) == 1
 
 
+@needs_terraform
 @pytest.mark.parametrize("module", MODULES)
 def test_modules(stubbed: Terraform, module: str) -> None:
     where = f"modules/{module}"
@@ -84,6 +85,7 @@ def test_modules(stubbed: Terraform, module: str) -> None:
     assert re.search(r"^Success! ([5-9]|\d\d) passed, 0 failed\.$", said, re.M), said
 
 
+@needs_terraform
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples(stubbed: Terraform, example: str) -> None:
     used = (TERRAFORM / example / "main.tf").read_text("utf-8")
@@ -117,6 +119,7 @@ def test_examples_and_tests_have_the_topology_of_the_program(tmp_path: Path) -> 
     assert not [str(path) for path in copies() if path.read_text("utf-8") != wanted]
 
 
+@needs_terraform
 @needs_aws_provider
 def test_the_aws_provider_itself(tmp_path: Path) -> None:
     where = "modules/eventbridge"
@@ -134,6 +137,7 @@ def test_the_aws_provider_itself(tmp_path: Path) -> None:
 # --- what is wrong is noticed -------------------------------------------------------------------------------------
 
 
+@needs_terraform
 @pytest.mark.parametrize(
     ("module", "file", "right", "wrong", "said"),
     [
@@ -205,6 +209,7 @@ def test_what_is_wrong_is_noticed(
 # --- what is said about it ----------------------------------------------------------------------------------------
 
 
+@needs_terraform
 def test_it_is_said_against_what_each_provider_was_checked() -> None:
     lines = level()
     assert len(lines) == 5
