@@ -217,11 +217,6 @@ def test_it_is_said_against_what_each_provider_was_checked() -> None:
     assert all("without the provider" in line for line in lines[1:4])
 
 
-def test_no_lock_file_is_committed() -> None:
-    """One that was made against a stub would have the stub's hash."""
-    assert not list((ROOT / "terraform").rglob(".terraform.lock.hcl"))
-
-
 def test_the_tables_of_the_modules_are_current() -> None:
     """Each README has what its module has: run python scripts/gen_terraform_docs.py."""
     done = subprocess.run(
