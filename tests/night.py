@@ -61,6 +61,7 @@ class Night:
     events: int = 40
     """How many are published in the evening; a quarter as many come while it is paused."""
     rate: float = 20.0
+    workers: int = 2
     kill: bool = False
     """Whether the first redrive is killed, rather than interrupted."""
     handled: Counter[str] = field(default_factory=Counter)
@@ -147,14 +148,14 @@ class _Play:
 
     @contextmanager
     def release(self, number: int) -> Iterator[Run]:
-        """Run a release of the program, in two processes."""
+        """Run a release of the program."""
         module = f"shop_{number}"
         text = PROGRAM.format(release=number, topic=self.world.topic, lease=self.world.lease)
         (self.folder / f"{module}.py").write_text(text)
-        words = (f"{module}:bus", "--workers", "2", "--health", ":0")
+        words = (f"{module}:bus", "--workers", str(self.night.workers), "--health", ":0")
         self.say(f"$ crossbus run {' '.join(words)} &")
         with running(*words, cwd=self.folder, **self.variables) as run:
-            until(lambda: run.said("consuming .* in 2 processes"), limit=PATIENCE)
+            until(lambda: run.said("consuming .* in . process"), limit=PATIENCE)
             yield run
 
     def stop(self, run: Run) -> None:
