@@ -105,14 +105,14 @@ async def differences(folder: Path) -> list[str]:
         ]
 
 
-def doctor(folder: Path, server: MotoServer) -> list[str]:
-    """What is not well, and that nothing is wrong."""
+def doctor(folder: Path, server: MotoServer) -> set[str]:
+    """The checks that `crossbus doctor` warns of, permissions apart: moto has no IAM to ask. It finds nothing wrong."""
     variables = {**credentials(server, PROGRAM), "CROSSBUS_PROFILE": "production"}
     done = here("doctor", "shop:bus", "-o", "json", cwd=folder, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len([one for one in found if one["state"] == "ok"]) > 10
-    return [f"{one['check']}: {one['text']}" for one in found if one["state"] == "warning"]
+    return {one["check"] for one in found if one["state"] == "warning"}
 
 
 @pytest.mark.long
@@ -135,10 +135,10 @@ def test_from_an_empty_folder_to_a_program_that_runs(
         changes = asyncio.run(differences(folder))
         size = "maximum message size 262144, declared 1048576"
         assert [re.sub(r" \S+: ", ": ", one) for one in changes] == [f"update queue: {size}"] * 6
-        assert all("262,144" in one for one in doctor(folder, server))
+        assert doctor(folder, server) == {"message-size"}
         enlarge(client(server, "sqs"))
         assert asyncio.run(differences(folder)) == []
-        assert doctor(folder, server) == []
+        assert doctor(folder, server) == set()
 
         caplog.clear()
         with caplog.at_level(logging.WARNING, "crossbus"):

@@ -3,18 +3,12 @@ locals {
   is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
   region   = try(split(":", concat(values(local.bus_arns), [for one in local.queues : one.arn])[0])[3], null)
 
-  # The name template of the profile that the topology was made for, as its names show it.
-  templates = distinct(concat(
-    [for name, one in local.topics : replace(one.bus, name, "{name}") if !one.external && !one.shared],
-    [for one in local.subscriptions : replace(one.queue, "${one.topic}--${one.name}", "{name}")],
-  ))
-  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
-  shared   = try(one(distinct([for one in local.topics : one.bus if one.shared && !one.external])), null)
-  archive  = try(one(distinct([for days in values(local.archives) : tostring(days) if days != null])), null)
+  shared  = try(one(distinct([for one in local.topics : one.bus if one.shared && !one.external])), null)
+  archive = try(one(distinct([for days in values(local.archives) : tostring(days) if days != null])), null)
 
   settings = merge(
     local.is_there ? {} : { url = "eventbridge:" },
-    local.is_there || local.template == "{name}" ? {} : { names = local.template },
+    local.is_there || var.topology.names == "{name}" ? {} : { names = var.topology.names },
     { for key, value in { region = local.region, bus = local.is_there ? null : local.shared, archive = local.is_there && var.archive_days == null ? null : local.archive } : key => value if value != null },
     var.profile_parameters,
   )

@@ -67,8 +67,8 @@ variable "publisher_accounts" {
   type        = map(list(string))
   default     = {}
   validation {
-    condition     = alltrue([for name in keys(var.publisher_accounts) : contains(keys(var.topology.topics), name)])
-    error_message = "publisher_accounts: ${join(", ", setsubtract(keys(var.publisher_accounts), keys(var.topology.topics)))} is none of the topics (${join(", ", keys(var.topology.topics))})"
+    condition     = alltrue([for name in keys(var.publisher_accounts) : try(!var.topology.topics[name].external, false)])
+    error_message = "publisher_accounts: ${join(", ", [for name in keys(var.publisher_accounts) : name if !try(!var.topology.topics[name].external, false)])} is none of the topics that are made here (${join(", ", [for name, one in var.topology.topics : name if !one.external])})"
   }
   validation {
     condition     = alltrue([for one in flatten(values(var.publisher_accounts)) : can(regex("^[0-9]{12}$", one))])

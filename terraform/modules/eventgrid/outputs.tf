@@ -4,16 +4,9 @@ locals {
   host     = data.azapi_resource.namespace.output.properties.topicsConfiguration.hostname
   scope    = split("/", local.namespace_id) # "", subscriptions, ID, resourceGroups, NAME, providers, ...
 
-  # The name template of the profile that the topology was made for, as its names show it.
-  templates = distinct(concat(
-    [for name, one in local.topics : replace(one.topic, name, "{name}") if !one.external],
-    [for key, one in local.subscriptions : replace(one.dead_letter_topic, "${one.topic}--${one.name}--dead", "{name}")],
-  ))
-  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
-
   settings = merge(
     local.is_there ? { target = local.host } : { url = "eventgrid://${local.host}" },
-    local.is_there || local.template == "{name}" ? {} : { names = local.template },
+    local.is_there || var.topology.names == "{name}" ? {} : { names = var.topology.names },
     { subscription_id = local.scope[2], resource_group = local.scope[4] },
     var.backstop == null ? {} : { backstop_storage = var.backstop.storage_account_id, backstop_container = var.backstop.container },
     var.profile_parameters,

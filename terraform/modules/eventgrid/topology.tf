@@ -6,6 +6,7 @@ variable "topology" {
   type = object({
     version = number
     profile = optional(string, "")
+    names   = optional(string, "{name}")
     topics = optional(map(object({
       external = optional(bool, false)
       refused  = optional(map(string), {})

@@ -2,16 +2,9 @@ locals {
   profile  = coalesce(var.profile_name, local.adapter)
   is_there = var.profile_is_there == null ? local.profile == var.topology.profile : var.profile_is_there
 
-  # The name template of the profile that the topology was made for, as its names show it.
-  templates = distinct(concat(
-    [for name, one in local.topics : replace(one.topic, name, "{name}") if !one.external],
-    [for one in local.subscriptions : replace(one.dead_letter_topic, "${one.topic}--${one.name}--dead", "{name}")],
-  ))
-  template = try(one([for one in local.templates : one if length(split("{name}", one)) == 2]), "{name}")
-
   settings = merge(
     local.is_there ? { target = var.project } : { url = "pubsub:${var.project}" },
-    local.is_there || local.template == "{name}" ? {} : { names = local.template },
+    local.is_there || var.topology.names == "{name}" ? {} : { names = var.topology.names },
     var.profile_parameters,
   )
 }

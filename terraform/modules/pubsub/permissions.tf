@@ -30,7 +30,7 @@ locals {
     { kind = "topic", name = "projects/${local.topics[one.topic].project}/topics/${local.topics[one.topic].short}", role = local.permissions.operate.topic },
   ] }
   inspect = concat(
-    [for one in local.topics : { kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.permissions.inspect.topics_and_subscriptions }],
+    [for one in local.topics : { kind = "topic", name = "projects/${one.project}/topics/${one.short}", role = local.permissions.inspect.topics_and_subscriptions } if !one.external],
     [for one in local.subscriptions : { kind = "topic", name = "projects/${one.dead_project}/topics/${one.dead_short}", role = local.permissions.inspect.topics_and_subscriptions }],
     [for name in keys(local.generations) : { kind = "subscription", name = startswith(name, "projects/") ? name : "projects/${var.project}/subscriptions/${name}", role = local.permissions.inspect.topics_and_subscriptions }],
     [for name in values(local.readers) : { kind = "subscription", name = name, role = local.permissions.inspect.topics_and_subscriptions }],

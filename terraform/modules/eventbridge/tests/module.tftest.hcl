@@ -226,3 +226,23 @@ run "a_role_for_a_topic_that_is_none_is_refused" {
   }
   expect_failures = [var.access]
 }
+
+run "nothing_declared_is_nothing_made" {
+  command = plan
+  variables {
+    topology = { version = 1 }
+  }
+  assert {
+    condition     = length(aws_sqs_queue.this) == 0
+    error_message = "nothing"
+  }
+}
+
+run "who_may_publish_to_a_topic_of_others_is_not_said_here" {
+  command = plan
+  variables {
+    topology           = { version = 1, topics = { theirs = { external = true, eventbridge = { bus = "theirs" } } } }
+    publisher_accounts = { theirs = ["210987654321"] }
+  }
+  expect_failures = [var.publisher_accounts]
+}

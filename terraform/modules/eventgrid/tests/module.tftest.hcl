@@ -87,6 +87,7 @@ run "a_namespace_that_is_there_and_any_filter" {
     namespace_id = "/subscriptions/2/resourceGroups/theirs/providers/Microsoft.EventGrid/namespaces/theirs"
     topology = {
       version = 1
+      names   = "prod-{name}"
       topics  = { orders = { external = true, eventgrid = { topic = "their-orders" } } }
       subscriptions = {
         "orders/billing" = { topic = "orders", name = "billing", attempts = 3, backstop = 7, retention_seconds = 93784, eventgrid = {
@@ -160,4 +161,15 @@ run "a_namespace_that_is_too_large_is_refused" {
     namespace = { name = "shop", capacity = 41 }
   }
   expect_failures = [var.namespace]
+}
+
+run "nothing_declared_is_nothing_made" {
+  command = plan
+  variables {
+    topology = { version = 1 }
+  }
+  assert {
+    condition     = length(azapi_resource.subscription) == 0
+    error_message = "nothing"
+  }
 }

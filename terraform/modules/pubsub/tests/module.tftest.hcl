@@ -158,6 +158,7 @@ run "a_topic_of_another_project_and_order" {
     project_number = "42"
     topology = {
       version = 1
+      names   = "prod-{name}"
       topics  = { theirs = { external = true, pubsub = { topic = "projects/their-project/topics/orders" } } }
       subscriptions = {
         "theirs/billing" = { topic = "theirs", name = "billing", ordered = true, backstop = 7, pubsub = { subscription = "prod-theirs--billing", dead_letter_topic = "prod-theirs--billing--dead", dead_letter_subscription = "prod-theirs--billing--dead" } }
@@ -167,6 +168,10 @@ run "a_topic_of_another_project_and_order" {
   assert {
     condition     = length(google_pubsub_topic.this) == 0 && google_pubsub_subscription.this["prod-theirs--billing"].topic == "projects/their-project/topics/orders" && google_pubsub_subscription.this["prod-theirs--billing"].enable_message_ordering
     error_message = "the subscription is on their topic, in order"
+  }
+  assert {
+    condition     = !strcontains(jsonencode(output.inspector_roles), "their-project") && strcontains(jsonencode(output.publisher_roles), "their-project")
+    error_message = "nothing of theirs is granted unless it is asked for"
   }
   assert {
     condition     = length(data.google_project.this) == 0 && strcontains(output.crossbus_toml, "\nnames = \"prod-{name}\"\n")
@@ -193,4 +198,15 @@ run "topics_are_not_opened_to_everybody" {
     access = { all = { publish = ["orders"], members = ["allUsers"] } }
   }
   expect_failures = [var.access]
+}
+
+run "nothing_declared_is_nothing_made" {
+  command = plan
+  variables {
+    topology = { version = 1 }
+  }
+  assert {
+    condition     = length(google_pubsub_subscription.this) == 0
+    error_message = "nothing"
+  }
 }
