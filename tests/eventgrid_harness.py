@@ -171,13 +171,13 @@ class StrictHarness(Harness):
         namespace = found.namespace
         namespace.next_key = f"{namespace.key}-next"
         found.environ[KEY] = namespace.next_key
-        namespace.key = namespace.next_key
+        namespace.key, namespace.next_key = namespace.next_key, None
 
     def broken_credentials(self, what: str) -> tuple[Adapter, str]:
         broken = self.world(f"broken, {what}")
         adapter, word = broken.adapter(), "AZURE_EVENTGRID_KEY"
         if what == "invalid":
-            broken.namespace.key = broken.namespace.next_key = "another"
+            broken.namespace.key = "another"
         elif what == "permission":
             broken.namespace.forbids = True
             word = "EventGrid Data Sender"

@@ -103,8 +103,8 @@ class Namespace:
 
     def __init__(self, key: str = "k1", shortest_wait: int = 10) -> None:
         self.key = key
-        self.next_key = key
-        """The other key, taken too: as on Azure, so that a program is never without one that is."""
+        self.next_key: str | None = None
+        """The other key, taken too: while keys rotate, a program is never without one that is."""
         self.shortest_wait = shortest_wait
         self.topics: dict[str, dict[str, Queue]] = {}
         self.forbids = False

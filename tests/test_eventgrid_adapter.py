@@ -555,6 +555,33 @@ def test_a_key_that_was_rotated_is_read_again(world: World) -> None:
     run(main())
 
 
+class Rotating(dict[str, str]):
+    """An environment whose key is the next one each time that it is read, and the last one in the end."""
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__()
+        self.keys_to_come = list(keys)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name != KEY:
+            return default
+        return self.keys_to_come.pop(0) if len(self.keys_to_come) > 1 else self.keys_to_come[0]
+
+
+def test_a_key_that_was_rotated_again_meanwhile_is_read_again(world: World) -> None:
+    async def main() -> None:
+        world.environ = Rotating("k1", "key-2", "key-3")
+        async with opened(world) as adapter:
+            world.namespace.key = "key-3"
+            (outcome,) = await adapter.send(ORDERS, [adapter.encode(ORDERS, event())])
+            assert outcome.code is None, outcome.message
+            world.namespace.key = "key-4"
+            (outcome,) = await adapter.send(ORDERS, [adapter.encode(ORDERS, event())])
+            assert outcome.code is ErrorCode.UNAUTHENTICATED
+
+    run(main())
+
+
 def test_a_wrong_key_is_one_line_and_no_secret(world: World, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         caplog.set_level(logging.DEBUG)

@@ -137,14 +137,14 @@ class Rest:
         wait: float = 0.0,
         quiet: bool = False,
     ) -> bytes:
-        """Send one request; once more if the key was refused and is another one by now. Raises as `operate`."""
-        key = self._credentials.key
-        try:
-            return await self._call(method, url, body, headers, what, wait, quiet)
-        except ProviderError as error:
-            if error.code is not ErrorCode.UNAUTHENTICATED or not self._credentials.reread(key):
-                raise
-        return await self._call(method, url, body, headers, what, wait, quiet)
+        """Send one request; again whenever the key was refused and is another one by now. Raises as `operate`."""
+        while True:
+            key = self._credentials.key
+            try:
+                return await self._call(method, url, body, headers, what, wait, quiet)
+            except ProviderError as error:
+                if error.code is not ErrorCode.UNAUTHENTICATED or not self._credentials.reread(key):
+                    raise
 
     async def _call(
         self,
