@@ -72,14 +72,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long tests, on half of the workers, so that none is left for the end, nor all run at once.
+    """Begin with the long tests, the longest first, on half of the workers: none is left for the end.
 
     pytest-xdist gives each worker one run of the list, and lets those that are done take from the ends of the others'.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     takers = max(workers // 2, 1)
-    long = [item for item in items if item.get_closest_marker("long")]
-    short = [item for item in items if not item.get_closest_marker("long")]
+    long = sorted((item for item in items if _minutes(item)), key=_minutes, reverse=True)
+    short = [item for item in items if not _minutes(item)]
     arranged: list[pytest.Item] = []
     for worker in range(workers):
         room = (len(items) - len(arranged)) // (workers - worker)
@@ -88,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         arranged += mine + short[:rest]
         del short[:rest]
     items[:] = arranged + short
+
+
+def _minutes(item: pytest.Item) -> int:
+    """How many minutes a test takes, as its mark says; 0 for all that are quick."""
+    mark = item.get_closest_marker("long")
+    return 0 if mark is None else mark.args[0] if mark.args else 1
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def quiet() -> Iterator[None]:
 # --- right, and wrong ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.long(5)
 @pytest.mark.parametrize("name", SERVERS)
 def test_server_passes_every_case(name: str, tmp_path: Path) -> None:
     report = whole_kit(name, tmp_path)

@@ -49,7 +49,7 @@ def without_stress(case: Case) -> bool:
     return case.group != "stress"
 
 
-@pytest.mark.long
+@pytest.mark.long(5)
 def test_every_case(emulator: Emulator) -> None:
     harness = PubSubHarness(emulator)
     try:
