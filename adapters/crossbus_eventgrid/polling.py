@@ -118,13 +118,17 @@ class Polling:
             if tokens:
                 await settle_tokens(self._rest, self._place, "release", tokens, {"releaseDelayInSeconds": 0})
 
+    async def quiet(self) -> None:
+        """Wait until the polls that were given up have ended, and what they brought is released."""
+        if self._given_up:
+            await asyncio.wait(set(self._given_up))
+
     async def close(self) -> None:
         """End the polls, and wait until what they still bring is released."""
         if not self._closing.done():
             self._closing.set_result(None)
             await asyncio.sleep(0)  # those who wait in a poll give it up now
-        if self._given_up:
-            await asyncio.wait(set(self._given_up))
+        await self.quiet()
 
 
 def _taken(answer: bytes) -> list[Taken]:
