@@ -80,7 +80,8 @@ class TopicShelf(Shelf[_Held]):
         return held.order
 
     async def _put_back(self, held: Sequence[_Held]) -> None:
-        await self._polling.quiet()  # or a poll of ours that is dying takes it again, and hides it from everybody
+        # Or a poll of ours that was given up takes it again, and hides it from everybody.
+        await self._polling.quiet()
         tokens = [token for one in held for token in one.tokens]
         await settle_tokens(self._adapter.rest, self._place, "release", tokens, {"releaseDelayInSeconds": 0})
 
