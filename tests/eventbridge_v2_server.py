@@ -10,6 +10,7 @@ to SQS: whatever answers under the same address. It stands in front of that as a
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -27,6 +28,8 @@ from tests.event_pattern import BadPattern, matches
 SERVICE = "eventbridgev2"
 ACCOUNT, REGION = "123456789012", "us-east-1"
 MAKING_SECONDS = 0.05
+STUCK = "-stuck"
+"""How the name of a bus ends that is never made."""
 CHANGE_SECONDS = 0.05
 WINDOW = 300.0
 MAX_REQUEST = 1_048_576
@@ -242,7 +245,7 @@ class CustomEventBuses:
                 **request,
                 "EventBusArn": arn,
                 "CreationTime": datetime.now(UTC),
-                "ready": time.monotonic() + MAKING_SECONDS,
+                "ready": math.inf if request["Name"].endswith(STUCK) else time.monotonic() + MAKING_SECONDS,
             }
             self._events[arn] = []
             self._changing[arn], self._delivering[arn] = threading.Lock(), threading.Lock()

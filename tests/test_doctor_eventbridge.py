@@ -12,6 +12,7 @@ import boto3
 import pytest
 from tests.doctoring import Bad, Moved, bad, examined, of, topology_of
 from tests.eventbridge_harness import REGION, World, environment, server, world
+from tests.eventbridge_v2_server import STUCK
 from tests.moto_world import moto_server
 from tests.support import run
 
@@ -479,8 +480,13 @@ def test_the_newer_api_is_examined_by_the_same_frame(aws: World, name: str) -> N
     narrowed = shop.subscription.replace(filter=exact(type="another"))
     assert bad(examined(url, narrowed)) == shop.wrong("subscriber-settings")
     buses.delete_subscriber(SubscriberArn=arn)
-    buses.close()
     assert bad(examined(url, shop.subscription)) == shop.wrong("subscriber")
+    stuck = f"{name}{STUCK}"
+    buses.create_event_bus(Name=stuck)
+    buses.close()
+    found = examined(url, Subscription(topic=Topic(stuck), name="billing"))
+    assert Bad("wrong", stuck, "bus-active") in bad(found)
+    assert "it is CREATING, not ACTIVE" in of(found, "bus-active").text
 
 
 def test_moto_s_own_iam_refuses_and_the_permission_is_named(

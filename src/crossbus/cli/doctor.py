@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crossbus.checks import Result
 from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.logs import show_log
+from crossbus.cli.options import one_place
 from crossbus.cli.showing import print_json, print_line
 from crossbus.config import Configuration, load
 from crossbus.doctor import Target, examine
@@ -33,8 +34,7 @@ def run_doctor(
     output: OutputChoice | None,
 ) -> ExitCode:
     """Examine, and print what was found. Raises as `load_bus`, but not for what is wrong with the configuration."""
-    if url is not None and profile is not None:
-        raise ConfigurationError("--url and --profile both say which bus to use; give one of them")
+    one_place(url, profile)
     show_log()
     try:
         target = _target(program, url, profile, config)

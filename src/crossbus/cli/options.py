@@ -8,8 +8,19 @@ from typing import Annotated
 import typer
 
 from crossbus.cli.exits import set_debug
+from crossbus.errors import ConfigurationError
 
-__all__ = ["Config", "Debug", "Output", "OutputChoice", "ProfileName", "Subscription", "Subscriptions", "Url"]
+__all__ = [
+    "Config",
+    "Debug",
+    "Output",
+    "OutputChoice",
+    "ProfileName",
+    "Subscription",
+    "Subscriptions",
+    "Url",
+    "one_place",
+]
 
 
 class OutputChoice(str, Enum):
@@ -83,3 +94,9 @@ Debug = Annotated[
         "--debug", help="Show the traceback of an error; CROSSBUS_DEBUG=1 does so too.", callback=set_debug
     ),
 ]
+
+
+def one_place(url: str | None, profile: str | None) -> None:
+    """Refuse two options that both say which bus to use."""
+    if url is not None and profile is not None:
+        raise ConfigurationError("--url and --profile both say which bus to use; give one of them")

@@ -14,6 +14,7 @@ from pathlib import Path
 from crossbus.adapter import Adapter, ListsSubscriptions, Standing
 from crossbus.asking import guarded
 from crossbus.cli.notices import blind, in_memory
+from crossbus.cli.options import one_place
 from crossbus.clock import SystemClock
 from crossbus.config import Configuration, load
 from crossbus.connections import Connections
@@ -129,8 +130,7 @@ async def connected(
                 f"{program} brings an adapter of its own: name its subscriptions, TOPIC/NAME"
             )
     else:
-        if url is not None and profile is not None:
-            raise ConfigurationError("--url and --profile both say which bus to use; give one of them")
+        one_place(url, profile)
         configuration = load(url, profile=profile, config=config)
     _check_visible(configuration.default)
     connections = Connections(configuration, None, clock=SystemClock(), provision="never")

@@ -14,6 +14,7 @@ from crossbus.cli.exits import ExitCode, note
 from crossbus.cli.loading import load_bus, raised_by_hook
 from crossbus.cli.logs import show_log
 from crossbus.cli.notices import only_here
+from crossbus.cli.options import one_place
 from crossbus.errors import ConfigurationError, CrossbusError, DeclarationError
 from crossbus.probes import listening, parse_address
 from crossbus.sync import SyncBus
@@ -153,8 +154,7 @@ def notices(bus: Bus) -> list[str]:
 
 def choose(url: str | None, profile: str | None, config: str | None) -> None:
     """Say in the environment what `Bus()` shall use: the program makes it, when it is imported."""
-    if url is not None and profile is not None:
-        raise ConfigurationError("--url and --profile both say which bus to use; give one of them")
+    one_place(url, profile)
     if url is not None:
         os.environ["CROSSBUS_URL"] = url
     if profile is not None:
