@@ -13,10 +13,11 @@ import pytest
 CONFTEST = Path(__file__).parent / "conftest.py"
 
 
-def outcome(folder: Path, reason: str, ci: str) -> tuple[int, str]:
+def outcome(folder: Path, reason: str, ci: str, *, fails: bool = False) -> tuple[int, str]:
     shutil.copy(CONFTEST, folder)
     (folder / "test_it.py").write_text(
-        f"import pytest\n\n@pytest.mark.skip(reason={reason!r})\ndef test_it(): ...\n\ndef test_other(): ...\n"
+        f"import pytest\n\n@pytest.mark.skip(reason={reason!r})\ndef test_it(): ...\n\n"
+        f"def test_other(): assert {not fails}\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
@@ -32,7 +33,7 @@ def outcome(folder: Path, reason: str, ci: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("reason", "ci", "code"),
     [
-        ("no time today", "true", 1),
+        ("no time today", "true", 9),
         ("no time today", "", 0),
         ("local lacks processes (several processes share the broker)", "true", 0),
     ],
@@ -41,3 +42,10 @@ def test_only_listed_skips_pass(tmp_path: Path, reason: str, ci: str, code: int)
     returned, text = outcome(tmp_path, reason, ci)
     assert returned == code, text
     assert ("nothing in tests/conftest.py allows it" in text) == bool(code)
+
+
+def test_a_skip_is_told_from_a_failure(tmp_path: Path) -> None:
+    """What failed is run once more; what was skipped would not be."""
+    returned, text = outcome(tmp_path, "no time today", "true", fails=True)
+    assert returned == 9, text
+    assert "nothing in tests/conftest.py allows it" in text
